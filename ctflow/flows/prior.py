@@ -1,0 +1,168 @@
+"""Flow priors: a velocity field, its path, and the image it speaks of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ctflow.flows.path import AffinePath, Time
+from ctflow.representation import Representation
+from operators.meter import measure
+from operators.noise import Generators, standard_normal
+
+Prediction = Literal["velocity", "destination", "noise", "score", "v"]
+Method = Literal["euler", "midpoint", "heun", "rk4"]
+VelocityNetwork = Callable[[Tensor, Tensor], Tensor]
+
+PREDICTIONS: tuple[str, ...] = ("velocity", "destination", "noise", "score", "v")
+
+
+class FlowPrior(torch.nn.Module):
+    """A distribution of images, given by the velocity that carries noise (t = 0) to data (t = 1).
+
+    Parameters
+    ----------
+    network
+        (x, t) -> prediction, with x of shape (batch, channels, height, width) and t of shape (batch,).
+    path
+        The probability path that the network was trained on.
+    representation
+        The map between the network's tensors and images in physical units.
+    predicts
+        What the network gives: the velocity, the destination E[x1|xt], the noise E[x0|xt], the score,
+        or the "v" of variance-preserving diffusion, alpha x0 - beta x1 (Salimans and Ho,
+        arXiv 2202.00512).
+    multiple
+        Height and width are padded to a multiple of this inside `velocity`, and the padding is removed.
+    name
+        For the record.
+    """
+
+    def __init__(
+        self,
+        network: VelocityNetwork | None,
+        path: AffinePath,
+        representation: Representation,
+        *,
+        predicts: Prediction = "velocity",
+        multiple: int = 1,
+        name: str = "",
+    ) -> None:
+        super().__init__()
+        if predicts not in PREDICTIONS:
+            raise ValueError(f"predicts: expected one of {', '.join(PREDICTIONS)}, found {predicts!r}")
+        self.network = network
+        self.path, self.representation = path, representation
+        self.predicts, self.multiple, self.name = predicts, multiple, name
+
+    def velocity(self, x: Tensor, t: Time) -> Tensor:
+        """E[dx_t/dt | x_t = x], the shape of x: (batch, channels, height, width) for a network."""
+        if self.network is None:
+            raise ValueError(f"{type(self).__name__}: expected a network or a velocity of its own")
+        time = torch.as_tensor(t, dtype=x.dtype, device=x.device).expand(x.shape[0])
+        with measure("network"):
+            padded, crop = _padded(x, self.multiple)
+            prediction = self.network(padded, time)[crop].to(x.dtype)
+        return self._as_velocity(x, prediction, time)
+
+    def _as_velocity(self, x: Tensor, prediction: Tensor, t: Tensor) -> Tensor:
+        path = self.path
+        if self.predicts == "velocity":
+            return prediction
+        if self.predicts == "destination":
+            return path.velocity_from_destination(x, prediction, t)
+        if self.predicts == "noise":
+            return path.velocity_from_source(x, prediction, t)
+        if self.predicts == "score":
+            return path.velocity_from_score(x, prediction, t)
+        alpha, beta, _, _ = path.at(t, x)
+        destination = (alpha * x - beta * prediction) / (alpha.square() + beta.square())
+        source = (beta * x + alpha * prediction) / (alpha.square() + beta.square())
+        _, _, alpha_dot, beta_dot = path.at(t, x)
+        return alpha_dot * destination + beta_dot * source
+
+    def destination(self, x: Tensor, t: Time) -> Tensor:
+        """E[x1 | x_t = x]."""
+        return self.path.destination(x, self.velocity(x, t), t)
+
+    def source(self, x: Tensor, t: Time) -> Tensor:
+        """E[x0 | x_t = x]."""
+        return self.path.source(x, self.velocity(x, t), t)
+
+    def score(self, x: Tensor, t: Time) -> Tensor:
+        """Grad log p_t(x)."""
+        return self.path.score(x, self.velocity(x, t), t)
+
+    def integrate(
+        self, x: Tensor, start: float = 0.0, stop: float = 1.0, steps: int = 50, method: Method = "euler"
+    ) -> Tensor:
+        """Follow the flow from time `start` to `stop` in equal steps; backwards where stop < start.
+
+        Euler takes one network call a step, midpoint and heun two, rk4 four. Differentiable.
+        """
+        if steps < 1:
+            raise ValueError(f"steps: expected at least 1, found {steps}")
+        step = _STEPS.get(method)
+        if step is None:
+            raise ValueError(f"method: expected one of {', '.join(_STEPS)}, found {method!r}")
+        width = (stop - start) / steps
+        for k in range(steps):
+            x = step(self.velocity, x, start + k * width, width)
+        return x
+
+    @torch.no_grad()
+    def sample(
+        self,
+        shape: Sequence[int],
+        generator: Generators,
+        *,
+        steps: int = 50,
+        method: Method = "euler",
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> Tensor:
+        """Draw from the prior: integrate from standard normal noise of that shape, in network units."""
+        noise = standard_normal(shape, generator, dtype=dtype, device=device)
+        return self.integrate(noise, steps=steps, method=method)
+
+
+Velocity = Callable[[Tensor, float], Tensor]
+
+
+def _euler(velocity: Velocity, x: Tensor, t: float, width: float) -> Tensor:
+    return x + width * velocity(x, t)
+
+
+def _midpoint(velocity: Velocity, x: Tensor, t: float, width: float) -> Tensor:
+    return x + width * velocity(x + width / 2 * velocity(x, t), t + width / 2)
+
+
+def _heun(velocity: Velocity, x: Tensor, t: float, width: float) -> Tensor:
+    first = velocity(x, t)
+    return x + width / 2 * (first + velocity(x + width * first, t + width))
+
+
+def _rk4(velocity: Velocity, x: Tensor, t: float, width: float) -> Tensor:
+    k1 = velocity(x, t)
+    k2 = velocity(x + width / 2 * k1, t + width / 2)
+    k3 = velocity(x + width / 2 * k2, t + width / 2)
+    k4 = velocity(x + width * k3, t + width)
+    return x + width / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
+
+
+_STEPS = {"euler": _euler, "midpoint": _midpoint, "heun": _heun, "rk4": _rk4}
+
+
+def _padded(x: Tensor, multiple: int) -> tuple[Tensor, tuple[Any, ...]]:
+    """x with its last two axes padded by their edges to the multiple, and the crop that undoes it."""
+    height, width = x.shape[-2:] if x.ndim > 1 else (0, 0)
+    extra_height, extra_width = -height % multiple, -width % multiple
+    if not extra_height and not extra_width:
+        return x, (...,)
+    top, left = extra_height // 2, extra_width // 2
+    edges = (left, extra_width - left, top, extra_height - top)
+    padded = torch.nn.functional.pad(x, edges, mode="replicate")
+    return padded, (..., slice(top, top + height), slice(left, left + width))

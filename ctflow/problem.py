@@ -1,0 +1,221 @@
+"""The inverse problem y = A x + background + n, and what every solver asks of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ctflow.representation import Representation
+from operators.linear import LinearOperator
+from operators.noise import Generators, NoiseModel, standard_normal
+
+
+@dataclass(frozen=True)
+class Proximal:
+    """The answer of a proximal step.
+
+    Attributes
+    ----------
+    x
+        Shape (*batch, *domain_shape).
+    iterations
+        Inner iterations that each sample took, shape (*batch,).
+    data_fit
+        Weighted root-mean-square residual of the point that the step started from, shape (*batch,).
+    """
+
+    x: Tensor
+    iterations: Tensor
+    data_fit: Tensor
+
+
+@dataclass(frozen=True)
+class InverseProblem:
+    """A measurement, the operator that made it, and its noise: y = A x + background + n.
+
+    Parameters
+    ----------
+    operator
+        A, from images to clean measurements.
+    measurement
+        y, shape (*batch, *operator.range_shape).
+    noise
+        The statistics of n.
+    background
+        A known part of the measurement that does not depend on x; broadcasts against the measurement.
+    """
+
+    operator: LinearOperator
+    measurement: Tensor
+    noise: NoiseModel
+    background: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a measurement that the operator cannot have made."""
+        shape, expected = tuple(self.measurement.shape), self.operator.range_shape
+        if shape[len(shape) - len(expected) :] != expected or len(shape) < len(expected):
+            raise ValueError(f"measurement: expected shape (..., {', '.join(map(str, expected))}), found {shape}")
+        if self.measurement.is_complex() != self.operator.range_dtype.is_complex:
+            found = self.measurement.dtype
+            raise ValueError(f"measurement: expected dtype like {self.operator.range_dtype}, found {found}")
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """Leading dimensions of the measurement."""
+        return tuple(self.measurement.shape[: self.measurement.ndim - len(self.operator.range_shape)])
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Shape of the unknown, (*batch, *domain_shape)."""
+        return self.batch_shape + self.operator.domain_shape
+
+    @property
+    def image_dtype(self) -> torch.dtype:
+        """Dtype of the unknown, in the measurement's precision."""
+        precision = self.measurement.dtype
+        return precision.to_complex() if self.operator.domain_dtype.is_complex else precision.to_real()
+
+    def prediction(self, x: Tensor) -> Tensor:
+        """A x + background."""
+        clean = self.operator(x)
+        return clean if self.background is None else clean + self.background
+
+    def residual(self, x: Tensor) -> Tensor:
+        """A x + background - y."""
+        return self.prediction(x) - self.measurement
+
+    def precision(self) -> Tensor:
+        """Weights W of the noise's quadratic model, broadcastable against the measurement."""
+        return self.noise.precision(self.measurement)
+
+    def data_fit(self, x: Tensor) -> Tensor:
+        """Root mean square of the residual over its standard deviation, shape (*batch,); 1 is to the noise."""
+        return self._fit_of(self.residual(x), self.precision())
+
+    def _fit_of(self, residual: Tensor, weights: Tensor) -> Tensor:
+        dims = tuple(range(-len(self.operator.range_shape), 0))
+        energy = (weights * residual.abs().square()).sum(dims)
+        # A complex entry counts twice: its weight is that of one real component.
+        components = 2 if residual.is_complex() else 1
+        counted = components * (weights > 0).expand(residual.shape).sum(dims).clamp_min(1)
+        return torch.sqrt(energy / counted)
+
+    def negative_log_likelihood(self, x: Tensor) -> Tensor:
+        """-log p(y | x) up to a constant, shape (*batch,)."""
+        terms = self.noise.negative_log_likelihood(self.prediction(x), self.measurement)
+        return terms.sum(tuple(range(-len(self.operator.range_shape), 0)))
+
+    def gradient(self, x: Tensor) -> Tensor:
+        """Gradient of the negative log-likelihood, shape (*batch, *domain_shape)."""
+        return self.operator.adjoint(self.noise.gradient(self.prediction(x), self.measurement))
+
+    def proximal(
+        self,
+        v: Tensor,
+        strength: float | Tensor,
+        start: Tensor | None = None,
+        *,
+        max_iterations: int = 50,
+        rtol: float = 1e-4,
+    ) -> Proximal:
+        """argmin_x |A x + background - y|_W^2 / 2 + |x - v|^2 / (2 strength).
+
+        The first term is the negative log-likelihood for Gaussian noise and its quadratic model
+        (penalised weighted least squares) for other noise. It is solved for the correction x - v, so
+        that a small correction costs few iterations and keeps its digits in single precision.
+
+        Parameters
+        ----------
+        v
+            Shape (*batch, *domain_shape).
+        strength
+            Positive, in squared units of x; a number or a tensor that broadcasts against `v`.
+        start
+            First guess; `v` unless given.
+        max_iterations, rtol
+            Of the conjugate gradients; `rtol` is relative to the weighted, backprojected residual.
+        """
+        return self._proximal(v, self.measurement, strength, start, max_iterations, rtol)
+
+    def proximal_sample(
+        self,
+        v: Tensor,
+        strength: float | Tensor,
+        generator: Generators,
+        start: Tensor | None = None,
+        *,
+        max_iterations: int = 50,
+        rtol: float = 1e-4,
+    ) -> Proximal:
+        """A draw from N(m, Q^-1), with m the proximal of v and Q = I / strength + A^H W A.
+
+        One solve suffices: the proximal of v and y, both perturbed by noise of their own precision, has
+        exactly that law (Papandreou and Yuille, Gaussian sampling by local perturbations, NIPS 2010).
+        """
+        weights = self.precision()
+        spread = torch.where(weights > 0, weights.clamp_min(torch.finfo(weights.dtype).tiny).rsqrt(), 0)
+        noise = _two_component_normal(self.measurement, generator)
+        nudge = _two_component_normal(v, generator)
+        root = torch.as_tensor(strength, dtype=v.dtype.to_real(), device=v.device).sqrt()
+        measurement = self.measurement + spread * noise
+        return self._proximal(v + root * nudge, measurement, strength, start, max_iterations, rtol)
+
+    def _proximal(
+        self,
+        v: Tensor,
+        measurement: Tensor,
+        strength: float | Tensor,
+        start: Tensor | None,
+        max_iterations: int,
+        rtol: float,
+    ) -> Proximal:
+        weights = self.precision()
+        strength = torch.as_tensor(strength, dtype=v.dtype.to_real(), device=v.device)
+        residual = measurement - self.prediction(v)
+        solution = self.operator.solve(
+            residual,
+            weights=weights,
+            damping=1 / strength,
+            start=None if start is None else start - v,
+            max_iterations=max_iterations,
+            rtol=rtol,
+        )
+        fit = self._fit_of(residual, weights)
+        return Proximal(v + solution.x, solution.iterations, fit)
+
+    def initial(self) -> Tensor:
+        """A first image: filtered backprojection, zero-filled or the like, as the operator has it."""
+        y = self.measurement if self.background is None else self.measurement - self.background
+        return self.operator.approximate_inverse(y)
+
+    def on(self, representation: Representation) -> InverseProblem:
+        """The same problem for the prior's tensor z, where image = offset + scale z."""
+        if not representation.channels:
+            return self
+        if not representation.affine:
+            raise ValueError("expected a prior with an affine representation; a latent prior's is not")
+        linear = representation.linear(self.operator.domain_shape, dtype=self.operator.domain_dtype)
+        operator = self.operator @ linear
+        background = self.background
+        if bool((torch.as_tensor(representation.offset) != 0).any()):
+            image = representation.background(self.operator.domain_shape, like=self.measurement)
+            shift = self.operator(image.to(self.image_dtype))
+            background = shift if background is None else background + shift
+        return replace(self, operator=operator, background=background)
+
+    def to(self, device: torch.device | str) -> InverseProblem:
+        """The same problem on a device."""
+        return InverseProblem(
+            self.operator.to(device),
+            self.measurement.to(device),
+            self.noise.to(device),
+            None if self.background is None else self.background.to(device),
+        )
+
+
+def _two_component_normal(like: Tensor, generator: Generators) -> Tensor:
+    """N(0, 1) in each real component."""
+    noise = standard_normal(like.shape, generator, dtype=like.dtype, device=like.device)
+    return noise * 2**0.5 if like.is_complex() else noise

@@ -1,0 +1,155 @@
+"""Batched conjugate gradients, damped least squares on the normal equations, and operator norms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from operators.linear import LinearOperator
+
+
+@dataclass(frozen=True)
+class Solution:
+    """What an iterative solve found.
+
+    Attributes
+    ----------
+    x
+        Shape (*batch, *event).
+    iterations
+        Iterations that each sample took, shape (*batch,), int64.
+    residual
+        Relative residual of the normal equations, |b - Q x| / |b|, shape (*batch,).
+    """
+
+    x: Tensor
+    iterations: Tensor
+    residual: Tensor
+
+
+def conjugate_gradients(
+    apply: Callable[[Tensor], Tensor],
+    b: Tensor,
+    *,
+    event_dims: int,
+    start: Tensor | None = None,
+    max_iterations: int = 50,
+    rtol: float = 1e-5,
+    scale: Tensor | None = None,
+) -> Solution:
+    """Solve Q x = b for a batch, Q Hermitian positive semi-definite.
+
+    Every sample has step sizes of its own and stands still once its residual is at most `rtol` times
+    |b| (or times `scale`, shape (*batch,), when given), so that a sample's answer does not depend on
+    its neighbours.
+
+    Parameters
+    ----------
+    apply
+        x -> Q x on tensors of shape (*batch, *event).
+    b
+        Right-hand side, shape (*batch, *event).
+    event_dims
+        Number of trailing dimensions that make one sample.
+    start
+        First guess; zero unless given.
+
+    References
+    ----------
+    Hestenes and Stiefel, J. Res. Natl. Bur. Stand. 49 (1952).
+    """
+    dims = tuple(range(-event_dims, 0))
+
+    def inner(u: Tensor, v: Tensor) -> Tensor:
+        product = u.conj() * v if u.is_complex() else u * v
+        return product.real.sum(dims, keepdim=True) if u.is_complex() else product.sum(dims, keepdim=True)
+
+    if start is None:
+        x, residual = torch.zeros_like(b), b.clone()
+    else:
+        x, residual = start.clone(), b - apply(start)
+    reference = inner(b, b).sqrt() if scale is None else scale.reshape(scale.shape + (1,) * event_dims)
+    floor = torch.finfo(b.dtype).tiny
+    target = (rtol * reference).square().clamp_min(floor)
+    direction = residual.clone()
+    energy = inner(residual, residual)
+    active = energy > target
+    iterations = torch.zeros_like(active, dtype=torch.int64)
+    for _ in range(max_iterations):
+        if not bool(active.any()):
+            break
+        image = apply(direction)
+        curvature = inner(direction, image)
+        # A direction that Q annihilates, or that rounding made negative, has nothing left to give.
+        active = active & (curvature > 0)
+        step = torch.where(active, energy / curvature.clamp_min(floor), 0)
+        x += step * direction
+        residual -= step * image
+        renewed = inner(residual, residual)
+        iterations += active
+        ratio = torch.where(active, renewed / energy.clamp_min(floor), 0)
+        energy = torch.where(active, renewed, energy)
+        active = active & (energy > target)
+        direction = torch.where(active, residual + ratio * direction, direction)
+    squeezed = (slice(None),) * (b.ndim - event_dims) + (0,) * event_dims
+    relative = energy.sqrt() / reference.clamp_min(floor)
+    return Solution(x, iterations[squeezed], relative[squeezed])
+
+
+def damped_least_squares(
+    operator: LinearOperator,
+    y: Tensor,
+    *,
+    weights: Tensor | None = None,
+    damping: float | Tensor = 0.0,
+    start: Tensor | None = None,
+    max_iterations: int = 50,
+    rtol: float = 1e-5,
+) -> Solution:
+    """argmin |A x - y|_W^2 + damping |x|^2 by conjugate gradients; see `LinearOperator.solve`."""
+    gram = operator.gram
+
+    def normal(x: Tensor) -> Tensor:
+        product = gram(x) if weights is None else operator.adjoint(weights * operator(x))
+        return product + damping * x
+
+    b = operator.adjoint(y if weights is None else weights * y)
+    return conjugate_gradients(
+        normal,
+        b,
+        event_dims=len(operator.domain_shape),
+        start=start,
+        max_iterations=max_iterations,
+        rtol=rtol,
+    )
+
+
+def largest_singular_value(operator: LinearOperator, *, rtol: float = 1e-3, max_iterations: int = 500) -> float:
+    """Largest singular value of the operator, by power iteration on A^H A from a fixed random start.
+
+    Stops when the estimate's relative change stays below rtol / 10 twice in a row, since power
+    iteration closes in slowly from below.
+    """
+    device = operator.device or torch.device("cpu")
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(operator.domain_shape, generator=generator, dtype=operator.domain_dtype).to(device)
+    gram = operator.gram
+    with torch.no_grad():
+        x /= torch.linalg.vector_norm(x)
+        estimate, calm = 0.0, 0
+        for _ in range(max_iterations):
+            x = gram(x)
+            value = float(torch.linalg.vector_norm(x))
+            if value == 0.0:
+                return 0.0
+            x /= value
+            calm = calm + 1 if abs(value - estimate) <= 0.2 * rtol * value else 0
+            estimate = value
+            if calm == 2:
+                break
+    return estimate**0.5
