@@ -1,0 +1,1 @@
+"""Computed tomography: geometry, ray transforms, filtered backprojection and detector corrections."""
