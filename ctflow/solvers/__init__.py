@@ -1,0 +1,23 @@
+"""Solvers: each turns an `InverseProblem`, and where it needs one a `FlowPrior`, into a `Reconstruction`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ctflow.solvers.direct import FBP
+from ctflow.solvers.flower import Flower
+from ctflow.solvers.least_squares import CGLS, SIRT
+from ctflow.solvers.solver import Callback, Solver, Step, configure, nearest, solver_name
+from ctflow.solvers.total_variation import TV
+
+SOLVERS: dict[str, type] = {solver_name(solver): solver for solver in (FBP, CGLS, SIRT, TV, Flower)}
+
+__all__ = ["CGLS", "FBP", "SIRT", "SOLVERS", "TV", "Callback", "Flower", "Solver", "Step", "make_solver"]
+
+
+def make_solver(name: str, settings: Mapping[str, Any] | None = None) -> Solver:
+    """The solver of that name with its settings checked; ValueError names the nearest for an unknown one."""
+    if name not in SOLVERS:
+        raise ValueError(f"no solver {name!r}; {nearest(name, SOLVERS)}")
+    return configure(SOLVERS[name], settings or {})
