@@ -1,0 +1,183 @@
+"""The inner loops of the Joseph projector, compiled once and kept on disk.
+
+A batch is worked on in groups of `lanes` images that lie innermost in memory: ``packed[row, 1 + column, lane]``,
+with one column of zeros before the image and at least one behind it, so that a ray needs no test at the edges.
+Views whose rays cross every row ("steep") march along the rows of the image; the others along the rows of its
+transpose. Both directions of a projector find a ray's pixels by the same integers, so the transpose is exact.
+
+A ray's column is a whole number of 2**-40 columns: adding the slope is exact, so the values depend neither on
+the number of threads nor on the size of the blocks.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from operators.ct.projectors.lanes import add, load, multiply_add, store, zeros
+
+FRACTION_BITS = 40
+ONE = float(1 << FRACTION_BITS)
+FRACTION = (1 << FRACTION_BITS) - 1
+
+# "contract" lets the compiler fuse a product into a sum; it may not reorder sums.
+_compiled: Any = njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})
+_inlined: Any = njit(inline="always", error_model="numpy")
+
+
+@_inlined
+def _rows_inside(start: int, slope: int, first: int, last: int, width: int) -> tuple[int, int]:
+    """Return the rows of [first, last) in which a ray lies between the padding columns 0 and width + 1."""
+    limit = (width + 1) << FRACTION_BITS
+    if slope == 0:
+        return (first, last) if 0 < start < limit else (first, first)
+    at_zero = -float(start) / float(slope)
+    at_limit = float(limit - start) / float(slope)
+    begin = int(min(max(min(at_zero, at_limit), float(first)), float(last)))
+    end = int(max(min(max(at_zero, at_limit) + 2.0, float(last)), float(begin)))
+    # The division is good to a row; the integers decide.
+    while begin < end and not 0 < start + begin * slope < limit:
+        begin += 1
+    while begin < end and not 0 < start + (end - 1) * slope < limit:
+        end -= 1
+    return begin, end
+
+
+@_inlined
+def _pixel(packed: Any, position: int, row_start: int, count: Any) -> tuple[int, Any]:
+    """Return the offset of the pixel left of a position, and the weight of its right neighbour."""
+    weight = packed.dtype.type(position & FRACTION) * packed.dtype.type(1.0 / ONE)
+    return row_start + (position >> FRACTION_BITS) * len(count), weight
+
+
+@_compiled
+def forward_views(
+    packed: Any, shape: Any, block: int, lines: Any, views: Any, sinograms: Any, count: Any
+) -> None:
+    """Line integrals of packed images for some views.
+
+    packed: flat (rows, padded, lanes); shape: (rows, width, padded); block: rows that fit into the cache;
+    lines (all views, 4): column of bin 0 at row 0, columns per bin, columns per row, mm per row;
+    views: indices into lines; sinograms (images, all views, bins), written; count: a tuple of `lanes` entries.
+    """
+    rows, width, padded = shape
+    images, _, bins = sinograms.shape
+    lanes = len(count)
+    real = packed.dtype.type
+    row_stride = padded * lanes
+    together = 16  # views that share a block of rows before it leaves the cache
+    sums = np.empty(together * bins * lanes, packed.dtype)
+    for group in range(0, views.size, together):
+        members = min(together, views.size - group)
+        sums[:] = 0
+        for first in range(0, rows, block):
+            last = min(rows, first + block)
+            for member in range(members):
+                base, per_bin, per_row, _ = lines[views[group + member]]
+                slope = int(per_row * ONE)
+                for k in range(bins):
+                    start = int((base + k * per_bin) * ONE)
+                    begin, end = _rows_inside(start, slope, first, last, width)
+                    if begin == end:
+                        continue
+                    # Two rows at a time, in four sums: a processor adds faster than one sum can follow.
+                    left_even = left_odd = right_even = right_odd = zeros(packed, count)
+                    position = start + begin * slope
+                    row_start = begin * row_stride
+                    for _ in range((end - begin) >> 1):
+                        offset, weight = _pixel(packed, position, row_start, count)
+                        left_even = multiply_add(left_even, real(1) - weight, load(packed, offset, count))
+                        right_even = multiply_add(right_even, weight, load(packed, offset + lanes, count))
+                        offset, weight = _pixel(packed, position + slope, row_start + row_stride, count)
+                        left_odd = multiply_add(left_odd, real(1) - weight, load(packed, offset, count))
+                        right_odd = multiply_add(right_odd, weight, load(packed, offset + lanes, count))
+                        position += 2 * slope
+                        row_start += 2 * row_stride
+                    if (end - begin) & 1:
+                        offset, weight = _pixel(packed, position, row_start, count)
+                        left_even = multiply_add(left_even, real(1) - weight, load(packed, offset, count))
+                        right_even = multiply_add(right_even, weight, load(packed, offset + lanes, count))
+                    offset = (member * bins + k) * lanes
+                    total = add(add(left_even, right_even), add(left_odd, right_odd))
+                    store(sums, offset, add(load(sums, offset, count), total))
+        for member in range(members):
+            view = views[group + member]
+            length = real(lines[view, 3])
+            for k in range(bins):
+                for lane in range(images):
+                    sinograms[lane, view, k] = length * sums[(member * bins + k) * lanes + lane]
+
+
+@_compiled
+def adjoint_rows(
+    packed: Any, shape: Any, first: int, last: int, lines: Any, views: Any, rays: Any, count: Any
+) -> None:
+    """Add the transpose of `forward_views` to rows [first, last) of packed images; nobody else may write them.
+
+    rays: flat (all views, bins, lanes), already multiplied by the mm per row of their view.
+    """
+    rows, width, padded = shape
+    lanes = len(count)
+    bins = rays.size // (lines.shape[0] * lanes)
+    real = packed.dtype.type
+    row_stride = padded * lanes
+    for view in views:
+        base, per_bin, per_row, _ = lines[view]
+        slope = int(per_row * ONE)
+        for k in range(bins):
+            start = int((base + k * per_bin) * ONE)
+            begin, end = _rows_inside(start, slope, first, last, width)
+            if begin == end:
+                continue
+            ray = load(rays, (view * bins + k) * lanes, count)
+            position = start + begin * slope
+            row_start = begin * row_stride
+            for _ in range(begin, end):
+                offset, weight = _pixel(packed, position, row_start, count)
+                store(packed, offset, multiply_add(load(packed, offset, count), real(1) - weight, ray))
+                offset += lanes
+                store(packed, offset, multiply_add(load(packed, offset, count), weight, ray))
+                position += slope
+                row_start += row_stride
+
+
+@_compiled
+def pack_rows(images: Any, steep: Any, flat: Any, padded: Any, first: int, last: int, count: Any) -> None:
+    """Copy rows [first, last) of images (images, height, width) into both packed layouts, which hold zeros."""
+    lanes = len(count)
+    for row in range(first, last):
+        for column in range(images.shape[2]):
+            here = (row * padded[0] + 1 + column) * lanes
+            there = (column * padded[1] + 1 + row) * lanes
+            for lane in range(images.shape[0]):
+                steep[here + lane] = images[lane, row, column]
+                flat[there + lane] = images[lane, row, column]
+
+
+@_compiled
+def unpack_rows(images: Any, steep: Any, flat: Any, padded: Any, first: int, last: int, count: Any) -> None:
+    """Write the sum of both packed layouts into rows [first, last) of images (images, height, width)."""
+    lanes = len(count)
+    for row in range(first, last):
+        for column in range(images.shape[2]):
+            here = (row * padded[0] + 1 + column) * lanes
+            there = (column * padded[1] + 1 + row) * lanes
+            for lane in range(images.shape[0]):
+                images[lane, row, column] = steep[here + lane] + flat[there + lane]
+
+
+@_compiled
+def pack_views(sinograms: Any, rays: Any, lines: Any, first: int, last: int, count: Any) -> None:
+    """Copy views [first, last) of sinograms (images, views, bins) into flat (views, bins, lanes), times mm per row."""
+    images, _, bins = sinograms.shape
+    lanes = len(count)
+    for view in range(first, last):
+        length = rays.dtype.type(lines[view, 3])
+        for k in range(bins):
+            offset = (view * bins + k) * lanes
+            for lane in range(images):
+                rays[offset + lane] = length * sinograms[lane, view, k]
+            for lane in range(images, lanes):
+                rays[offset + lane] = 0
