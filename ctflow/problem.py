@@ -56,7 +56,9 @@ class InverseProblem:
         """Refuse a measurement that the operator cannot have made."""
         shape, expected = tuple(self.measurement.shape), self.operator.range_shape
         if shape[len(shape) - len(expected) :] != expected or len(shape) < len(expected):
-            raise ValueError(f"measurement: expected shape (..., {', '.join(map(str, expected))}), found {shape}")
+            raise ValueError(
+                f"measurement: expected shape (..., {', '.join(map(str, expected))}), found {shape}"
+            )
         if self.measurement.is_complex() != self.operator.range_dtype.is_complex:
             found = self.measurement.dtype
             raise ValueError(f"measurement: expected dtype like {self.operator.range_dtype}, found {found}")
@@ -91,7 +93,7 @@ class InverseProblem:
         return self.noise.precision(self.measurement)
 
     def data_fit(self, x: Tensor) -> Tensor:
-        """Root mean square of the residual over its standard deviation, shape (*batch,); 1 is to the noise."""
+        """Root mean square of residual over standard deviation, shape (*batch,); 1 is to the noise."""
         return self._fit_of(self.residual(x), self.precision())
 
     def _fit_of(self, residual: Tensor, weights: Tensor) -> Tensor:

@@ -106,9 +106,9 @@ class Representation:
     def fitted(self, problem: InverseProblem) -> Representation:
         """The representation with its scale settled for one problem's data.
 
-        The estimate puts the 99th percentile of the first image's magnitude, inside its brightest
-        connected mass, at `peak`. Samples of a batch share the largest scale, so that slices of one
-        scan keep their relation.
+        The estimate puts the 99.5th percentile of the first image's magnitude, taken over 4 x 4 block
+        means so that noise does not count, at `peak`. Samples of a batch share one scale, so that
+        slices of one scan keep their relation.
         """
         if self.calibration == "fixed":
             return self
@@ -122,12 +122,18 @@ class Representation:
             return replace(self, calibration="fixed")
         log.info("scale estimated from the measurement: %.4g (the prior's own is %s)", estimate, self.scale)
         return replace(
-            self, scale=estimate, offset=estimate * offset_ratio, calibration="fixed", unit="estimated from the data"
+            self,
+            scale=estimate,
+            offset=estimate * offset_ratio,
+            calibration="fixed",
+            unit="estimated from the data",
         )
 
     def _against(self, tensor: Tensor) -> tuple[Tensor, Tensor]:
-        values = (torch.as_tensor(v, dtype=tensor.dtype, device=tensor.device) for v in (self.scale, self.offset))
-        scale, offset = (v.reshape(v.shape + (1, 1, 1)) if v.ndim else v for v in values)
+        values = (
+            torch.as_tensor(v, dtype=tensor.dtype, device=tensor.device) for v in (self.scale, self.offset)
+        )
+        scale, offset = (v.reshape((*v.shape, 1, 1, 1)) if v.ndim else v for v in values)
         return scale, offset
 
     def to_dict(self) -> dict[str, Any]:
@@ -146,14 +152,16 @@ class Representation:
     @staticmethod
     def from_dict(values: dict[str, Any]) -> Representation:
         """The inverse of `to_dict`."""
-        tensors = {k: torch.tensor(v) if isinstance(v, list) else v for k, v in values.items()}
+        tensors: dict[str, Any] = {k: torch.tensor(v) if isinstance(v, list) else v for k, v in values.items()}
         return Representation(**tensors)
 
 
 class _Decode(LinearOperator):
     """Network tensor (*batch, channels, *image_shape) to scale * image (*batch, *image_shape)."""
 
-    def __init__(self, representation: Representation, image_shape: Sequence[int], dtype: torch.dtype) -> None:
+    def __init__(
+        self, representation: Representation, image_shape: Sequence[int], dtype: torch.dtype
+    ) -> None:
         real, kind = dtype.to_real(), representation.complex
         super().__init__(
             (2 if kind else 1, *image_shape),
@@ -180,7 +188,9 @@ class _Decode(LinearOperator):
 
 def _brightness(image: Tensor) -> float:
     """A robust maximum: the 99.5th percentile of the 4 x 4 block means, so that noise does not count."""
-    blocks = torch.nn.functional.avg_pool2d(image.reshape(-1, 1, *image.shape[-2:]).float(), 4, ceil_mode=True)
+    blocks = torch.nn.functional.avg_pool2d(
+        image.reshape(-1, 1, *image.shape[-2:]).float(), 4, ceil_mode=True
+    )
     # torch.quantile refuses large inputs; a sorted copy does not.
     ordered = blocks.flatten().sort().values
     return float(ordered[int(0.995 * (len(ordered) - 1))])

@@ -174,7 +174,7 @@ class LinearOperator(torch.nn.Module):
         )
 
     def approximate_inverse(self, y: Tensor) -> Tensor:
-        """A cheap first image from a measurement: ten least-squares iterations unless a subclass knows better."""
+        """A cheap first image of a measurement: ten least-squares iterations, unless overridden."""
         return self.solve(y, max_iterations=10, rtol=1e-6).x
 
     def __matmul__(self, other: LinearOperator) -> LinearOperator:
@@ -244,7 +244,9 @@ class Composition(LinearOperator):
         between = {_with_kind(dtype, inner.range_dtype): dtype for dtype in inner.accepts}
         accepts = tuple(between[dtype] for dtype in outer.accepts if dtype in between)
         if not accepts:
-            raise ValueError(f"@: expected inner range dtype among {outer.accepts}, found {inner.range_dtype}")
+            raise ValueError(
+                f"@: expected inner range dtype among {outer.accepts}, found {inner.range_dtype}"
+            )
         super().__init__(
             inner.domain_shape,
             outer.range_shape,
@@ -331,7 +333,8 @@ class Identity(LinearOperator):
     def _forward(self, x: Tensor) -> Tensor:
         return x.clone()
 
-    _adjoint = _forward
+    def _adjoint(self, y: Tensor) -> Tensor:
+        return y.clone()
 
 
 class Matrix(LinearOperator):
@@ -391,4 +394,3 @@ def _commas(shape: Shape) -> str:
 def _must_agree(sign: str, left_name: str, left: Shape, right_name: str, right: Shape) -> None:
     if left != right:
         raise ValueError(f"{sign}: expected equal shapes, found {left_name} {left} and {right_name} {right}")
-

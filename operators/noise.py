@@ -57,7 +57,9 @@ def standard_normal(
     if isinstance(generator, torch.Generator):
         return torch.randn(shape, generator=generator, dtype=dtype, device=generator.device).to(device)
     if not shape or len(generator) != shape[0]:
-        raise ValueError(f"expected {shape[0] if shape else 1} generators, one a sample, found {len(generator)}")
+        raise ValueError(
+            f"expected {shape[0] if shape else 1} generators, one a sample, found {len(generator)}"
+        )
     return torch.stack([standard_normal(shape[1:], g, dtype=dtype, device=device) for g in generator])
 
 
@@ -92,7 +94,9 @@ class GaussianNoise(_Moved):
 
     def sample(self, clean: Tensor, generator: Generators) -> Tensor:
         """`clean` plus noise."""
-        return clean + self.std * standard_normal(clean.shape, generator, dtype=clean.dtype, device=clean.device)
+        return clean + self.std * standard_normal(
+            clean.shape, generator, dtype=clean.dtype, device=clean.device
+        )
 
     def negative_log_likelihood(self, prediction: Tensor, measurement: Tensor) -> Tensor:
         """(prediction - measurement)^2 / (2 std^2)."""
@@ -126,7 +130,9 @@ class ComplexGaussianNoise(_Moved):
 
     def sample(self, clean: Tensor, generator: Generators) -> Tensor:
         """`clean` plus noise."""
-        return clean + self.std * standard_normal(clean.shape, generator, dtype=clean.dtype, device=clean.device)
+        return clean + self.std * standard_normal(
+            clean.shape, generator, dtype=clean.dtype, device=clean.device
+        )
 
     def negative_log_likelihood(self, prediction: Tensor, measurement: Tensor) -> Tensor:
         """|prediction - measurement|^2 / std^2."""
@@ -174,7 +180,7 @@ class PoissonTransmission(_Moved):
         _must_be_positive("smallest_count", self.smallest_count)
 
     def line_integrals(self, counts: Tensor) -> Tensor:
-        """y of counts; counts below `smallest_count` are lifted to it."""
+        """Y of counts; counts below `smallest_count` are lifted to it."""
         return -torch.log(counts.clamp_min(self.smallest_count) / self.photons)
 
     def counts(self, measurement: Tensor) -> Tensor:
@@ -199,7 +205,7 @@ class PoissonTransmission(_Moved):
         return expected - found - found * (torch.log(expected) - torch.log(found))
 
     def gradient(self, prediction: Tensor, measurement: Tensor) -> Tensor:
-        """photons exp(-p) (n / m - 1)."""
+        """Photons exp(-p) (n / m - 1)."""
         clean = self.counts(prediction)
         found = self.counts(measurement) + self.electronic_std**2
         return clean * (found / (clean + self.electronic_std**2) - 1)

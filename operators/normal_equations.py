@@ -111,7 +111,7 @@ def damped_least_squares(
     max_iterations: int = 50,
     rtol: float = 1e-5,
 ) -> Solution:
-    """argmin |A x - y|_W^2 + damping |x|^2 by conjugate gradients; see `LinearOperator.solve`."""
+    """Argmin |A x - y|_W^2 + damping |x|^2 by conjugate gradients; see `LinearOperator.solve`."""
     gram = operator.gram
 
     def normal(x: Tensor) -> Tensor:
@@ -129,7 +129,9 @@ def damped_least_squares(
     )
 
 
-def largest_singular_value(operator: LinearOperator, *, rtol: float = 1e-3, max_iterations: int = 500) -> float:
+def largest_singular_value(
+    operator: LinearOperator, *, rtol: float = 1e-3, max_iterations: int = 500
+) -> float:
     """Largest singular value of the operator, by power iteration on A^H A from a fixed random start.
 
     Stops when the estimate's relative change stays below rtol / 10 twice in a row, since power

@@ -84,7 +84,9 @@ class GaussianMixtureFlow(FlowPrior):
     def __init__(
         self, weights: Tensor, means: Tensor, covariances: Tensor, path: AffinePath | None = None
     ) -> None:
-        super().__init__(None, path or AffinePath.linear(), Representation.identity(), name="gaussian mixture")
+        super().__init__(
+            None, path or AffinePath.linear(), Representation.identity(), name="gaussian mixture"
+        )
         if weights.shape != means.shape[:1] or covariances.shape[:1] != means.shape[:1]:
             raise ValueError(
                 f"expected as many weights and covariances as means, {means.shape[0]}, "
@@ -137,7 +139,8 @@ def _spectrum(mean: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
         variances, axes = covariance.flatten(), covariance.new_zeros(0, 0)
     else:
         raise ValueError(
-            f"covariance: expected shape {(size, size)} or {tuple(mean.shape)}, found {tuple(covariance.shape)}"
+            f"covariance: expected shape {(size, size)} or {tuple(mean.shape)}, "
+            f"found {tuple(covariance.shape)}"
         )
     if not bool((variances > -1e-6 * variances.max().clamp_min(1e-30)).all()):
         raise ValueError(f"covariance: expected no negative eigenvalue, found {variances.min().item():g}")
@@ -145,14 +148,14 @@ def _spectrum(mean: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _rotate(x: Tensor, axes: Tensor) -> Tensor:
-    """axes x along the last dimension; nothing for a diagonal covariance, whose axes are empty."""
+    """Axes x along the last dimension; nothing for a diagonal covariance, whose axes are empty."""
     return x if axes.numel() == 0 else x @ axes.mT
 
 
 def _flattened(
     path: AffinePath, x: Tensor, t: Time, event_dims: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """x as (batch, n), and the path's schedules shaped against it."""
+    """X as (batch, n), and the path's schedules shaped against it."""
     batch: Sequence[int] = x.shape[: x.ndim - event_dims]
     flat = x.reshape(math.prod(batch), -1) if batch else x.reshape(1, -1)
     time = torch.as_tensor(t, dtype=x.dtype, device=x.device)

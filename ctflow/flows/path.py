@@ -46,7 +46,7 @@ class AffinePath:
 
     @staticmethod
     def linear() -> AffinePath:
-        """alpha = t, beta = 1 - t: straight lines, known as CondOT or rectified flow."""
+        """Alpha = t, beta = 1 - t: straight lines, known as CondOT or rectified flow."""
         return AffinePath(
             alpha=lambda t: t,
             beta=lambda t: 1 - t,
@@ -58,7 +58,7 @@ class AffinePath:
 
     @staticmethod
     def cosine() -> AffinePath:
-        """alpha = sin(pi t / 2), beta = cos(pi t / 2)."""
+        """Alpha = sin(pi t / 2), beta = cos(pi t / 2)."""
         quarter = math.pi / 2
         return AffinePath(
             alpha=lambda t: torch.sin(quarter * t),
@@ -71,7 +71,7 @@ class AffinePath:
 
     @staticmethod
     def variance_preserving(beta_min: float = 0.1, beta_max: float = 20.0) -> AffinePath:
-        """alpha = exp(-T/2), beta = sqrt(1 - exp(-T)), T = (1-t)^2 (beta_max - beta_min) / 2 + (1-t) beta_min.
+        """Alpha = exp(-T/2), beta^2 = 1 - exp(-T), T = (1-t)^2 (beta_max - beta_min)/2 + (1-t) beta_min.
 
         The continuous limit of DDPM (Song et al., arXiv 2011.13456); at t = 0, alpha is exp(-5) for
         the default settings, small but not zero.
@@ -104,7 +104,7 @@ class AffinePath:
 
     @staticmethod
     def variance_exploding(sigma_min: float = 0.01, sigma_max: float = 50.0) -> AffinePath:
-        """alpha = 1, beta = sigma_max (sigma_min / sigma_max)^t (Song et al., arXiv 2011.13456)."""
+        """Alpha = 1, beta = sigma_max (sigma_min / sigma_max)^t (Song et al., arXiv 2011.13456)."""
         log_ratio = math.log(sigma_min / sigma_max)
 
         def beta(t: Tensor) -> Tensor:
@@ -134,7 +134,7 @@ class AffinePath:
         return makers[name](**settings)
 
     def snr(self, t: Time) -> Tensor:
-        """alpha / beta."""
+        """Alpha / beta."""
         t = torch.as_tensor(t)
         return self.alpha(t) / self.beta(t)
 

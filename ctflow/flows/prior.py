@@ -157,7 +157,7 @@ _STEPS = {"euler": _euler, "midpoint": _midpoint, "heun": _heun, "rk4": _rk4}
 
 
 def _padded(x: Tensor, multiple: int) -> tuple[Tensor, tuple[Any, ...]]:
-    """x with its last two axes padded by their edges to the multiple, and the crop that undoes it."""
+    """X with its last two axes padded by their edges to the multiple, and the crop that undoes it."""
     height, width = x.shape[-2:] if x.ndim > 1 else (0, 0)
     extra_height, extra_width = -height % multiple, -width % multiple
     if not extra_height and not extra_width:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from ctflow.flows.path import AffinePath
 from ctflow.flows.prior import FlowPrior
 from ctflow.problem import InverseProblem
 from ctflow.reconstruction import Reconstruction
+from ctflow.representation import Representation
 from ctflow.solvers.solver import Callback, Recorder, must_be, need_generator, need_prior
 from operators.noise import Generators, standard_normal
 
@@ -67,46 +70,60 @@ class Flower:
         """Reconstruct `problem` with `prior`; see `Solver`."""
         prior, generator = need_prior(self, prior), need_generator(self, generator)
         representation = prior.representation.fitted(problem)
-        total = self.steps * self.samples
         with Recorder(
-            self, total=total, callback=callback, generator=generator, prior=prior, representation=representation
+            self,
+            total=self.steps * self.samples,
+            callback=callback,
+            generator=generator,
+            prior=prior,
+            representation=representation,
         ) as record:
             posed = problem.on(representation)
-            runs, iterations = [], []
-            for _ in range(self.samples):
-                x = self._run(posed, prior, generator, record, representation.decode, iterations)
-                runs.append(representation.decode(x))
+            runs: list[Tensor] = []
+            iterations: list[Tensor] = []
+            while len(runs) < self.samples and not record.stopped:
+                runs.append(self._run(posed, prior, generator, record, representation, iterations))
             details = {"proximal_iterations": torch.stack(iterations)}
             if self.samples == 1:
                 return record.finish(runs[0], details=details)
             samples = torch.stack(runs)
             return record.finish(samples.mean(0), samples=samples, std=samples.std(0), details=details)
 
-    def _run(self, problem, prior, generator, record, decode, iterations) -> Tensor:
+    def _run(
+        self,
+        problem: InverseProblem,
+        prior: FlowPrior,
+        generator: Generators,
+        record: Recorder,
+        representation: Representation,
+        iterations: list[Tensor],
+    ) -> Tensor:
         def noise() -> Tensor:
             y = problem.measurement
             return standard_normal(problem.image_shape, generator, dtype=y.dtype.to_real(), device=y.device)
 
-        path = prior.path
         x = noise()
         for k in range(self.steps):
-            t, following = k / self.steps, (k + 1) / self.steps
+            t = k / self.steps
             destination = prior.destination(x, t)
-            strength = unit_posterior_variance(path, t, x)
-            solve = {"max_iterations": self.max_iterations, "rtol": self.tolerance}
+            strength = unit_posterior_variance(prior.path, t, x)
             if self.sample:
-                refined = problem.proximal_sample(destination, strength, generator, **solve)
+                refined = problem.proximal_sample(
+                    destination, strength, generator, max_iterations=self.max_iterations, rtol=self.tolerance
+                )
             else:
-                refined = problem.proximal(destination, strength, **solve)
+                refined = problem.proximal(
+                    destination, strength, max_iterations=self.max_iterations, rtol=self.tolerance
+                )
             iterations.append(refined.iterations)
-            stop = record.step(lambda: decode(refined.x), refined.data_fit)
-            if stop or k + 1 == self.steps:
+            if record.step(partial(representation.decode, refined.x), refined.data_fit):
                 break
-            x = path.interpolate(noise(), refined.x, following)
-        return refined.x
+            if k + 1 < self.steps:
+                x = prior.path.interpolate(noise(), refined.x, (k + 1) / self.steps)
+        return representation.decode(refined.x)
 
 
-def unit_posterior_variance(path, t: float, like: Tensor) -> Tensor:
+def unit_posterior_variance(path: AffinePath, t: float, like: Tensor) -> Tensor:
     """nu_t^2: the variance of x_1 given x_t under a prior of unit variance, beta^2 / (alpha^2 + beta^2)."""
     alpha, beta, _, _ = path.at(t, like)
     return beta.square() / (alpha.square() + beta.square())

@@ -75,6 +75,7 @@ class Recorder:
         self._history: list[Tensor] = []
         self._stack = ExitStack()
         self._done = 0
+        self.stopped = False
 
     def __enter__(self) -> Self:
         self._start = time.perf_counter()
@@ -95,7 +96,8 @@ class Recorder:
         if self._callback is None:
             return False
         image = estimate() if callable(estimate) else estimate
-        return bool(self._callback(Step(self._done, self._total, image.detach())))
+        self.stopped = bool(self._callback(Step(self._done, self._total, image.detach())))
+        return self.stopped
 
     def finish(self, image: Tensor, **results: Any) -> Reconstruction:
         """The reconstruction, with all that was recorded."""
@@ -115,15 +117,8 @@ class Recorder:
 
 
 def solver_name(solver: type) -> str:
-    """The solver's name on the command line: `FlowDPS` is flow-dps, `FBP` is fbp."""
-    name = solver.__name__
-    words, start = [], 0
-    for i in range(1, len(name)):
-        if name[i].isupper() and (name[i - 1].islower() or (i + 1 < len(name) and name[i + 1].islower() and i - start > 1)):
-            words.append(name[start:i])
-            start = i
-    words.append(name[start:])
-    return "-".join(words).lower()
+    """The solver's name on the command line: its class variable `name`, or the class's name in lower case."""
+    return str(getattr(solver, "name", solver.__name__.lower()))
 
 
 def need_prior(solver: object, prior: FlowPrior | None) -> FlowPrior:
@@ -166,7 +161,7 @@ def configure(solver: type, settings: Mapping[str, Any]) -> Any:
 
 
 def must_be(owner: object, **checks: tuple[Any, bool, str]) -> None:
-    """Raise ValueError for the first setting, given as (found, whether it is right, expected), that is wrong."""
+    """Raise ValueError for the first setting, given as (found, is it right, expected), that is wrong."""
     for setting, (found, right, expected) in checks.items():
         if not right:
             raise ValueError(f"{solver_name(type(owner))}: {setting}: expected {expected}, found {found!r}")
@@ -179,7 +174,9 @@ def _converted(what: str, value: Any, hint: Any) -> Any:
     if typing.get_origin(hint) is typing.Literal:
         if value in typing.get_args(hint):
             return value
-        raise ValueError(f"{what}: expected one of {', '.join(map(str, typing.get_args(hint)))}, found {value!r}")
+        raise ValueError(
+            f"{what}: expected one of {', '.join(map(str, typing.get_args(hint)))}, found {value!r}"
+        )
     if bool in options:
         truth = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
         answer = value if isinstance(value, bool) else truth.get(str(value).lower())

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from operators.ct.ray_transform import RayTransform
 from torch import Tensor
 
 from ctflow.representation import Representation
 from operators.ct.geometry import Detector, ImageGrid, ParallelBeam
-from operators.ct.ray_transform import RayTransform
 from operators.linear import Diagonal, Identity, LinearOperator, Matrix
 
 REAL = (torch.float32, torch.float64)
@@ -41,11 +41,15 @@ def matrix(rows: int, columns: int, seed: int = 0) -> Callable[[torch.dtype], Ma
     return lambda dtype: Matrix(random((rows, columns), dtype, seed))
 
 
-def rays(height: int, width: int, views: int, bins: int, projector: str = "joseph", **detector: float) -> Callable:
+def rays(
+    height: int, width: int, views: int, bins: int, projector: str = "joseph", **detector: float
+) -> Callable:
     """A small parallel-beam transform with anisotropic pixels unless the engine needs square ones."""
     size = (1.0, 1.0) if projector != "joseph" else (1.1, 0.9)
     grid = ImageGrid((height, width), pixel_size=size)
-    geometry = ParallelBeam([0.1 + math.pi * i / views for i in range(views)], Detector(bins, 1.3, **detector))
+    geometry = ParallelBeam(
+        [0.1 + math.pi * i / views for i in range(views)], Detector(bins, 1.3, **detector)
+    )
     return lambda dtype: RayTransform(geometry, grid, projector=projector)
 
 
@@ -60,7 +64,9 @@ EXAMPLES = (
     Example("scaled", lambda dtype: (2 - 1j) * matrix(5, 4)(dtype), COMPLEX),
     Example("gram", lambda dtype: matrix(5, 4)(dtype).gram, REAL + COMPLEX),
     Example("decode real", lambda dtype: Representation(0.02, 0.02).linear((3, 4), dtype=dtype)),
-    Example("decode complex", lambda dtype: Representation(2.0, 0.0, complex=True).linear((3, 4), dtype=dtype)),
+    Example(
+        "decode complex", lambda dtype: Representation(2.0, 0.0, complex=True).linear((3, 4), dtype=dtype)
+    ),
     Example("rays odd", rays(7, 5, 6, 9)),
     Example("rays even", rays(6, 8, 5, 12)),
     Example("rays shifted", rays(6, 7, 4, 6, offset=1.7)),

@@ -9,7 +9,11 @@ from torch import Tensor
 from operators.linear import LinearOperator
 from tests.operators.examples import EXAMPLES, Example, random
 
-CASES = [pytest.param(e, dtype, id=f"{e.name}-{dtype}".replace("torch.", "")) for e in EXAMPLES for dtype in e.dtypes]
+CASES = [
+    pytest.param(e, dtype, id=f"{e.name}-{dtype}".replace("torch.", ""))
+    for e in EXAMPLES
+    for dtype in e.dtypes
+]
 each_case = pytest.mark.parametrize(("example", "dtype"), CASES)
 
 
@@ -17,7 +21,9 @@ def tolerance(dtype: torch.dtype) -> float:
     return 1e-6 if dtype.to_real() == torch.float32 else 1e-13
 
 
-def inputs(operator: LinearOperator, dtype: torch.dtype, batch: tuple[int, ...] = ()) -> tuple[Tensor, Tensor]:
+def inputs(
+    operator: LinearOperator, dtype: torch.dtype, batch: tuple[int, ...] = ()
+) -> tuple[Tensor, Tensor]:
     """Random domain and range tensors in the precision of dtype."""
     image = dtype.to_complex() if operator.domain_dtype.is_complex else dtype.to_real()
     data = dtype.to_complex() if operator.range_dtype.is_complex else dtype.to_real()
@@ -52,7 +58,9 @@ def test_adjoint_is_the_conjugate_transpose(example: Example, dtype: torch.dtype
         operator = operator.gram
     forward = dense(operator, dtype)
     backward = dense(operator.H, dtype)
-    assert torch.allclose(backward, forward.mH, rtol=0, atol=10 * tolerance(dtype) * float(forward.abs().max()))
+    assert torch.allclose(
+        backward, forward.mH, rtol=0, atol=10 * tolerance(dtype) * float(forward.abs().max())
+    )
 
 
 @each_case
@@ -63,7 +71,9 @@ def test_batch_equals_loop(example: Example, dtype: torch.dtype) -> None:
         one_by_one = torch.stack([torch.stack([apply(sample) for sample in row]) for row in z])
         together = apply(z)
         assert together.shape == one_by_one.shape
-        assert torch.allclose(together, one_by_one, rtol=0, atol=10 * tolerance(dtype) * float(together.abs().max()))
+        assert torch.allclose(
+            together, one_by_one, rtol=0, atol=10 * tolerance(dtype) * float(together.abs().max())
+        )
 
 
 @each_case
@@ -84,7 +94,9 @@ def test_non_contiguous_input(example: Example, dtype: torch.dtype) -> None:
     for apply, z in zip((operator, operator.adjoint), inputs(operator, dtype, (4,)), strict=True):
         strided = z.movedim(0, -1).contiguous().movedim(-1, 0)
         assert strided.is_contiguous() == (z.numel() == 4)
-        assert torch.allclose(apply(strided), apply(z), rtol=0, atol=tolerance(dtype) * float(apply(z).abs().max()))
+        assert torch.allclose(
+            apply(strided), apply(z), rtol=0, atol=tolerance(dtype) * float(apply(z).abs().max())
+        )
 
 
 @each_case
@@ -160,7 +172,10 @@ def test_solve_is_damped_least_squares(example: Example, dtype: torch.dtype) -> 
 def test_errors_name_expected_and_found(example: Example, dtype: torch.dtype) -> None:
     operator = example.make(dtype)
     x, y = inputs(operator, dtype)
-    for apply, z, shape in ((operator, x, operator.domain_shape), (operator.adjoint, y, operator.range_shape)):
+    for apply, z, shape in (
+        (operator, x, operator.domain_shape),
+        (operator.adjoint, y, operator.range_shape),
+    ):
         wrong = z.new_zeros((2, *shape[:-1], shape[-1] + 1))
         expected = ", ".join(str(n) for n in shape)
         with pytest.raises(ValueError, match=r"expected shape \(\.\.\., ") as raised:

@@ -17,13 +17,17 @@ def test_algebra_matches_matrices() -> None:
     assert torch.allclose((a @ b)(x), x @ (A_MATRIX @ B_MATRIX).mT)
     assert torch.allclose((2 * (a @ b) - (a @ b) / 4)(x), 1.75 * x @ (A_MATRIX @ B_MATRIX).mT)
     assert torch.allclose((-b + b)(x), torch.zeros(2, 5, dtype=torch.float64))
-    assert torch.allclose((a @ b).H(random((4,), torch.float64)), (a @ b).adjoint(random((4,), torch.float64)))
+    assert torch.allclose(
+        (a @ b).H(random((4,), torch.float64)), (a @ b).adjoint(random((4,), torch.float64))
+    )
     assert a.H.H is a
 
 
 def test_shapes_must_agree() -> None:
     a, b = Matrix(A_MATRIX), Matrix(B_MATRIX)
-    with pytest.raises(ValueError, match=r"@: expected equal shapes, found inner range \(4,\) and outer domain"):
+    with pytest.raises(
+        ValueError, match=r"@: expected equal shapes, found inner range \(4,\) and outer domain"
+    ):
         b @ a
     with pytest.raises(ValueError, match=r"\+: expected equal shapes"):
         a + b

@@ -11,14 +11,20 @@ from tests.operators.examples import random
 
 def spd(size: int, condition: float, seed: int) -> torch.Tensor:
     axes, _ = torch.linalg.qr(random((size, size), torch.float64, seed))
-    return axes @ torch.diag(torch.logspace(0, torch.log10(torch.tensor(condition)), size, dtype=torch.float64)) @ axes.mT
+    return (
+        axes
+        @ torch.diag(torch.logspace(0, torch.log10(torch.tensor(condition)), size, dtype=torch.float64))
+        @ axes.mT
+    )
 
 
 def test_each_sample_stops_by_itself() -> None:
     easy, hard = torch.eye(6, dtype=torch.float64), spd(6, 100.0, 0)
     matrices = torch.stack([easy, hard])
     b = random((2, 6), torch.float64, 1)
-    solution = conjugate_gradients(lambda x: (matrices @ x.unsqueeze(-1)).squeeze(-1), b, event_dims=1, rtol=1e-9)
+    solution = conjugate_gradients(
+        lambda x: (matrices @ x.unsqueeze(-1)).squeeze(-1), b, event_dims=1, rtol=1e-9
+    )
     assert solution.iterations.tolist() == [1, 6]
     assert torch.allclose(solution.x, torch.linalg.solve(matrices, b), rtol=1e-9)
     assert bool((solution.residual <= 1e-9).all())
