@@ -54,11 +54,12 @@ class GaussianFlow(FlowPrior):
 
     def destination(self, x: Tensor, t: Time) -> Tensor:
         """E[x1 | x_t], finite for all t."""
-        flat, alpha, beta, _, _ = _flattened(self.path, x, t, self.mean.ndim)
-        mean = self.mean.flatten()
-        deviation = _rotate(flat - alpha * mean, self.axes.mT)
-        gain = alpha * self.variances / (alpha**2 * self.variances + beta**2)
-        return (mean + _rotate(gain * deviation, self.axes)).reshape(x.shape)
+        with measure("network"):
+            flat, alpha, beta, _, _ = _flattened(self.path, x, t, self.mean.ndim)
+            mean = self.mean.flatten()
+            deviation = _rotate(flat - alpha * mean, self.axes.mT)
+            gain = alpha * self.variances / (alpha**2 * self.variances + beta**2)
+            return (mean + _rotate(gain * deviation, self.axes)).reshape(x.shape)
 
 
 class GaussianMixtureFlow(FlowPrior):
@@ -114,13 +115,14 @@ class GaussianMixtureFlow(FlowPrior):
 
     def destination(self, x: Tensor, t: Time) -> Tensor:
         """E[x1 | x_t], finite for all t."""
-        flat, alpha, beta, _, _ = _flattened(self.path, x, t, self.means.ndim - 1)
-        means = self.means.flatten(1)
-        deviation = _rotate((flat - alpha * means.unsqueeze(1)), self.axes.mT)
-        total = alpha**2 * self.variances.unsqueeze(1) + beta**2
-        gain = alpha * self.variances.unsqueeze(1) / total
-        destinations = means.unsqueeze(1) + _rotate(gain * deviation, self.axes)
-        return (self._responsibilities(deviation, total) * destinations).sum(0).reshape(x.shape)
+        with measure("network"):
+            flat, alpha, beta, _, _ = _flattened(self.path, x, t, self.means.ndim - 1)
+            means = self.means.flatten(1)
+            deviation = _rotate((flat - alpha * means.unsqueeze(1)), self.axes.mT)
+            total = alpha**2 * self.variances.unsqueeze(1) + beta**2
+            gain = alpha * self.variances.unsqueeze(1) / total
+            destinations = means.unsqueeze(1) + _rotate(gain * deviation, self.axes)
+            return (self._responsibilities(deviation, total) * destinations).sum(0).reshape(x.shape)
 
     def _responsibilities(self, deviation: Tensor, total: Tensor) -> Tensor:
         """p(component | x_t), shape (components, batch, 1)."""
