@@ -1,0 +1,131 @@
+"""ASTRA as an engine: its `linear` projector on CPU, its 3-D CUDA projector on a batch of slices on GPU."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from operators.ct.geometry import ImageGrid, ParallelBeam
+
+
+def _astra() -> Any:
+    """Import ASTRA, or say in one line what is missing."""
+    try:
+        import astra
+    except ImportError as error:
+        raise ModuleNotFoundError(
+            'projector "astra" computes line integrals with the ASTRA toolbox, which is not installed: '
+            "pip install astra-toolbox"
+        ) from error
+    return astra
+
+
+class _Handle:
+    """One ASTRA projector, deleted with this object."""
+
+    def __init__(self, kind: str, projection: dict[str, Any], volume: dict[str, Any], gpu: int | None = None) -> None:
+        astra = _astra()
+        options = {} if gpu is None else {"GPUindex": gpu}
+        self.id: int = astra.create_projector(kind, projection, volume, options)
+        weakref.finalize(self, astra.projector.delete, self.id)
+
+
+class AstraProjector:
+    """Line integrals and backprojections by the ASTRA toolbox, on the memory of torch tensors.
+
+    On CPU the pair is exactly matched (`linear`, Joseph's method); every thread has its own projector, because one
+    projector must not be used by two threads at once, and a call runs in one thread. On CUDA, projection is
+    ray-driven and backprojection pixel-driven: **the CUDA adjoint is approximate**, to some percent on rough data,
+    and texture interpolation has 8-bit fractions.
+
+    Raises
+    ------
+    ValueError
+        For pixels that are not square (ASTRA's `linear` gets the length of a step wrong for them), for tensors that
+        are not float32, and for CUDA tensors when ASTRA or torch has no working CUDA.
+    ModuleNotFoundError
+        Without the package astra-toolbox.
+    """
+
+    dtypes = (torch.float32,)
+
+    def __init__(self, geometry: ParallelBeam, grid: ImageGrid) -> None:
+        if not grid.square_pixels:
+            raise ValueError(
+                f'projector "astra": expected square pixels, found {grid.pixel_height:g} x {grid.pixel_width:g} mm; '
+                'projector="joseph" takes them'
+            )
+        _astra()
+        self.geometry, self.grid = geometry, grid
+        self._local = threading.local()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy and pickle by the settings: handles belong to a thread."""
+        return AstraProjector, (self.geometry, self.grid)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images in 1/mm, (images, height, width), to line integrals (images, views, bins)."""
+        return self._run(images, self.geometry.sinogram_shape, "direct_FP")
+
+    def adjoint(self, sinograms: Tensor) -> Tensor:
+        """(images, views, bins) to (images, height, width); exact on CPU, approximate on CUDA."""
+        return self._run(sinograms, self.grid.shape, "direct_BP")
+
+    def _run(self, batch: Tensor, shape: tuple[int, int], direction: str) -> Tensor:
+        if batch.dtype != torch.float32:
+            raise ValueError(f'projector "astra": expected dtype torch.float32, found {batch.dtype}')
+        batch = batch.detach().contiguous()
+        result = batch.new_empty((batch.shape[0], *shape))
+        if batch.shape[0] == 0:
+            return result
+        if batch.is_cuda:
+            return self._run_cuda(batch, result, direction)
+        call = getattr(_astra().projector, direction)
+        handle = self._handle()
+        for source, target in zip(batch, result, strict=True):
+            call(handle.id, source, out=target)
+        return result
+
+    def _run_cuda(self, batch: Tensor, result: Tensor, direction: str) -> Tensor:
+        """One call for the whole batch: its images are the slices of a volume, its sinograms the detector rows."""
+        astra = _astra()
+        # Without a driver ASTRA's 3-D calls end the process and its 2-D calls return zeros: ask, never try.
+        if not (torch.cuda.is_available() and astra.use_cuda()):
+            raise ValueError('projector "astra": found a CUDA tensor, but ASTRA or torch has no working CUDA')
+        handle = self._cuda_handle(batch.shape[0], batch.device.index or 0)
+        result.fill_(torch.nan)
+        # ASTRA works on the default stream and knows nothing of the one that fills these tensors.
+        torch.cuda.current_stream(batch.device).synchronize()
+        getattr(astra.projector3d, direction)(handle.id, batch, out=result)
+        if torch.isnan(result.view(-1)[-1]) and not torch.isnan(batch).any():
+            raise RuntimeError(f"ASTRA {direction} on {batch.device} failed and wrote nothing")
+        return result
+
+    def _handle(self) -> _Handle:
+        """Return this thread's CPU projector."""
+        if not hasattr(self._local, "handle"):
+            astra = _astra()
+            projection = astra.create_proj_geom("parallel_vec", self.geometry.detector.bins, self.geometry.vectors())
+            volume = astra.create_vol_geom(*self.grid.shape, *self.grid.extent)
+            self._local.handle = _Handle("linear", projection, volume)
+        return self._local.handle
+
+    def _cuda_handle(self, slices: int, gpu: int) -> _Handle:
+        """Return this thread's CUDA projector; the one of the latest batch size is kept."""
+        if getattr(self._local, "cuda_key", None) != (slices, gpu):
+            astra = _astra()
+            flat, size = self.geometry.vectors(), self.grid.pixel_width
+            vectors = np.zeros((self.geometry.views, 12))
+            vectors[:, 0:2], vectors[:, 3:5], vectors[:, 6:8] = flat[:, 0:2], flat[:, 2:4], flat[:, 4:6]
+            vectors[:, 11] = size  # one detector row a slice
+            projection = astra.create_proj_geom("parallel3d_vec", slices, self.geometry.detector.bins, vectors)
+            thick = slices * size / 2
+            volume = astra.create_vol_geom(*self.grid.shape, slices, *self.grid.extent, -thick, thick)
+            self._local.cuda_handle = _Handle("cuda3d", projection, volume, gpu)
+            self._local.cuda_key = (slices, gpu)
+        return self._local.cuda_handle
