@@ -94,9 +94,10 @@ class InverseProblem:
 
     def data_fit(self, x: Tensor) -> Tensor:
         """Root mean square of residual over standard deviation, shape (*batch,); 1 is to the noise."""
-        return self._fit_of(self.residual(x), self.precision())
+        return self.weighted_rms(self.residual(x), self.precision())
 
-    def _fit_of(self, residual: Tensor, weights: Tensor) -> Tensor:
+    def weighted_rms(self, residual: Tensor, weights: Tensor) -> Tensor:
+        """`data_fit` of a residual and weights that are at hand, shape (*batch,)."""
         dims = tuple(range(-len(self.operator.range_shape), 0))
         energy = (weights * residual.abs().square()).sum(dims)
         # A complex entry counts twice: its weight is that of one real component.
@@ -184,7 +185,7 @@ class InverseProblem:
             max_iterations=max_iterations,
             rtol=rtol,
         )
-        fit = self._fit_of(residual, weights)
+        fit = self.weighted_rms(residual, weights)
         return Proximal(v + solution.x, solution.iterations, fit)
 
     def initial(self) -> Tensor:
