@@ -1,0 +1,1 @@
+"""Measurements against peers and floors, one script a question; each prints a table."""
