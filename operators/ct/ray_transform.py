@@ -21,15 +21,15 @@ _ENGINES = {
 
 
 class Projector(Protocol):
-    """What an engine does: images (images, height, width) to line integrals (images, views, bins), and back."""
+    """What an engine does; engines know neither autograd nor each other."""
 
     dtypes: tuple[torch.dtype, ...]
 
     def forward(self, images: Tensor) -> Tensor:
-        """Line integrals."""
+        """Images (images, height, width) to line integrals (images, views, bins)."""
 
     def adjoint(self, sinograms: Tensor) -> Tensor:
-        """Backprojection."""
+        """Line integrals (images, views, bins) to images (images, height, width)."""
 
 
 def _engine(name: str, geometry: ParallelBeam, grid: ImageGrid) -> Projector:
@@ -41,7 +41,8 @@ class RayTransform(LinearOperator):
     """Line integrals of an image along the rays of a scan.
 
     Maps linear attenuation in 1/mm, shape (*batch, height, width), to dimensionless line integrals, shape
-    (*batch, views, bins). The adjoint is the exact transpose, but for ASTRA on CUDA, whose adjoint is approximate.
+    (*batch, views, bins). The adjoint is the exact transpose, but for ASTRA on CUDA, whose adjoint is
+    approximate.
 
     Parameters
     ----------
@@ -50,9 +51,10 @@ class RayTransform(LinearOperator):
     grid : ImageGrid
         The pixels.
     projector : {"auto", "joseph", "astra", "odl"}
-        "joseph": our own, CPU, float32 and float64. "astra": the ASTRA toolbox, CPU or CUDA, float32.
-        "odl": ODL's `astra_cpu`, float32. "auto": "joseph" for tensors on the CPU and "astra" for those on CUDA,
-        where the adjoint is therefore approximate (ASTRA's backprojector is not the transpose of its projector).
+        "joseph": our own, CPU, float32 and float64. "astra": the ASTRA toolbox, CPU or CUDA, float32. "odl":
+        ODL's `astra_cpu`, float32. "auto": "joseph" for tensors on the CPU and "astra" for those on CUDA,
+        where the adjoint is therefore approximate (ASTRA's backprojector is not the transpose of its
+        projector).
 
     Raises
     ------
@@ -62,7 +64,9 @@ class RayTransform(LinearOperator):
 
     def __init__(self, geometry: ParallelBeam, grid: ImageGrid, projector: str = "auto") -> None:
         if not isinstance(geometry, ParallelBeam):
-            raise ValueError(f"RayTransform geometry: expected a ParallelBeam, found {type(geometry).__name__}")
+            raise ValueError(
+                f"RayTransform geometry: expected a ParallelBeam, found {type(geometry).__name__}"
+            )
         if not isinstance(grid, ImageGrid):
             raise ValueError(f"RayTransform grid: expected an ImageGrid, found {type(grid).__name__}")
         if projector != "auto" and projector not in _ENGINES:
@@ -97,7 +101,7 @@ class RayTransform(LinearOperator):
         return RayTransform(self.geometry.subset(views), self.grid, self.projector)
 
     def approximate_inverse(self, y: Tensor) -> Tensor:
-        """Filtered backprojection with the Ram-Lak filter: (*batch, views, bins) to (*batch, height, width)."""
+        """Return the Ram-Lak filtered backprojection: (*batch, views, bins) to (*batch, height, width)."""
         from operators.ct.filtered_backprojection import filtered_backprojection
 
         return filtered_backprojection(self, y)

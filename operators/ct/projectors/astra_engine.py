@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -16,19 +17,18 @@ from operators.ct.geometry import ImageGrid, ParallelBeam
 def _astra() -> Any:
     """Import ASTRA, or say in one line what is missing."""
     try:
-        import astra
+        return import_module("astra")
     except ImportError as error:
         raise ModuleNotFoundError(
             'projector "astra" computes line integrals with the ASTRA toolbox, which is not installed: '
             "pip install astra-toolbox"
         ) from error
-    return astra
 
 
 class _Handle:
     """One ASTRA projector, deleted with this object."""
 
-    def __init__(self, kind: str, projection: dict[str, Any], volume: dict[str, Any], gpu: int | None = None) -> None:
+    def __init__(self, kind: str, projection: Any, volume: Any, gpu: int | None = None) -> None:
         astra = _astra()
         options = {} if gpu is None else {"GPUindex": gpu}
         self.id: int = astra.create_projector(kind, projection, volume, options)
@@ -38,16 +38,16 @@ class _Handle:
 class AstraProjector:
     """Line integrals and backprojections by the ASTRA toolbox, on the memory of torch tensors.
 
-    On CPU the pair is exactly matched (`linear`, Joseph's method); every thread has its own projector, because one
-    projector must not be used by two threads at once, and a call runs in one thread. On CUDA, projection is
-    ray-driven and backprojection pixel-driven: **the CUDA adjoint is approximate**, to some percent on rough data,
-    and texture interpolation has 8-bit fractions.
+    On CPU the pair is exactly matched (`linear`, Joseph's method); every thread has its own projector,
+    because one projector must not be used by two threads at once, and a call runs in one thread. On CUDA,
+    projection is ray-driven and backprojection pixel-driven: **the CUDA adjoint is approximate**, to some
+    percent on rough data, and texture interpolation has 8-bit fractions.
 
     Raises
     ------
     ValueError
-        For pixels that are not square (ASTRA's `linear` gets the length of a step wrong for them), for tensors that
-        are not float32, and for CUDA tensors when ASTRA or torch has no working CUDA.
+        For pixels that are not square (ASTRA's `linear` gets the length of a step wrong for them), for
+        tensors that are not float32, and for CUDA tensors when ASTRA or torch has no working CUDA.
     ModuleNotFoundError
         Without the package astra-toolbox.
     """
@@ -57,8 +57,8 @@ class AstraProjector:
     def __init__(self, geometry: ParallelBeam, grid: ImageGrid) -> None:
         if not grid.square_pixels:
             raise ValueError(
-                f'projector "astra": expected square pixels, found {grid.pixel_height:g} x {grid.pixel_width:g} mm; '
-                'projector="joseph" takes them'
+                'projector "astra": expected square pixels, found '
+                f'{grid.pixel_height:g} x {grid.pixel_width:g} mm; projector "joseph" takes others'
             )
         _astra()
         self.geometry, self.grid = geometry, grid
@@ -79,6 +79,8 @@ class AstraProjector:
     def _run(self, batch: Tensor, shape: tuple[int, int], direction: str) -> Tensor:
         if batch.dtype != torch.float32:
             raise ValueError(f'projector "astra": expected dtype torch.float32, found {batch.dtype}')
+        if batch.device.type not in ("cpu", "cuda"):
+            raise ValueError(f'projector "astra": expected a CPU or CUDA tensor, found one on {batch.device}')
         batch = batch.detach().contiguous()
         result = batch.new_empty((batch.shape[0], *shape))
         if batch.shape[0] == 0:
@@ -92,7 +94,7 @@ class AstraProjector:
         return result
 
     def _run_cuda(self, batch: Tensor, result: Tensor, direction: str) -> Tensor:
-        """One call for the whole batch: its images are the slices of a volume, its sinograms the detector rows."""
+        """Take the images as the slices of one volume, and the sinograms as its detector rows."""
         astra = _astra()
         # Without a driver ASTRA's 3-D calls end the process and its 2-D calls return zeros: ask, never try.
         if not (torch.cuda.is_available() and astra.use_cuda()):
@@ -110,7 +112,8 @@ class AstraProjector:
         """Return this thread's CPU projector."""
         if not hasattr(self._local, "handle"):
             astra = _astra()
-            projection = astra.create_proj_geom("parallel_vec", self.geometry.detector.bins, self.geometry.vectors())
+            bins = self.geometry.detector.bins
+            projection = astra.create_proj_geom("parallel_vec", bins, self.geometry.vectors())
             volume = astra.create_vol_geom(*self.grid.shape, *self.grid.extent)
             self._local.handle = _Handle("linear", projection, volume)
         return self._local.handle
@@ -123,7 +126,8 @@ class AstraProjector:
             vectors = np.zeros((self.geometry.views, 12))
             vectors[:, 0:2], vectors[:, 3:5], vectors[:, 6:8] = flat[:, 0:2], flat[:, 2:4], flat[:, 4:6]
             vectors[:, 11] = size  # one detector row a slice
-            projection = astra.create_proj_geom("parallel3d_vec", slices, self.geometry.detector.bins, vectors)
+            bins = self.geometry.detector.bins
+            projection = astra.create_proj_geom("parallel3d_vec", slices, bins, vectors)
             thick = slices * size / 2
             volume = astra.create_vol_geom(*self.grid.shape, slices, *self.grid.extent, -thick, thick)
             self._local.cuda_handle = _Handle("cuda3d", projection, volume, gpu)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,8 @@ def _in_threads(work: Callable[..., None], parts: Iterable[tuple[Any, ...]]) -> 
             work(*job)
         return
     key = (os.getpid(), workers)
-    # setdefault is atomic, and a pool that loses the race has started no thread: no lock that a fork could copy.
+    # setdefault is atomic, and a pool that loses the race has started no thread: no lock that a fork could
+    # copy.
     pool = _POOLS.get(key) or _POOLS.setdefault(key, ThreadPoolExecutor(workers, thread_name_prefix="joseph"))
     for done in [pool.submit(work, *job) for job in jobs]:
         done.result()
@@ -40,7 +42,7 @@ def _in_threads(work: Callable[..., None], parts: Iterable[tuple[Any, ...]]) -> 
 def _spans(size: int, parts: int) -> list[tuple[int, int]]:
     """Cut range(size) into at most ``parts`` pieces of nearly equal length."""
     edges = np.linspace(0, size, min(parts, size) + 1).round().astype(int).tolist()
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    return list(pairwise(edges))
 
 
 def _lines(geometry: ParallelBeam, grid: ImageGrid) -> tuple[Float64Array, NDArray[np.bool_]]:
@@ -54,7 +56,8 @@ def _lines(geometry: ParallelBeam, grid: ImageGrid) -> tuple[Float64Array, NDArr
     x, y = middle_x - half * step_x, middle_y - half * step_y
     columns, rows = grid.coordinates()
     wide, tall = grid.pixel_width, grid.pixel_height
-    # The march that moves at most one pixel aside a step; a tie, to single precision, goes as it does in ASTRA.
+    # The march that moves at most one pixel aside a step; a tie, to single precision, goes as it does in
+    # ASTRA.
     steep = np.abs(ray_x) * tall < np.abs(ray_y) * wide * (1 - 1e-7)
     with np.errstate(divide="ignore", invalid="ignore"):
         slope = np.where(steep, ray_x / ray_y, ray_y / ray_x)
@@ -76,11 +79,12 @@ def _lines(geometry: ParallelBeam, grid: ImageGrid) -> tuple[Float64Array, NDArr
 
 
 class JosephProjector:
-    """Line integrals by linear interpolation between the two nearest pixels of every row or column a ray crosses.
+    """Line integrals by linear interpolation between the two pixels beside a ray in every row or column.
 
     The weights are those of ASTRA's "linear" projector for square pixels; for others, the length of a step is
-    that of the ray (Joseph, IEEE Trans. Med. Imaging 1(3), 1982). The adjoint is the exact transpose: it uses the
-    same weights, bit for bit. Works in float32 or float64, on CPU tensors, in ``torch.get_num_threads()`` threads.
+    that of the ray (Joseph, IEEE Trans. Med. Imaging 1(3), 1982). The adjoint is the exact transpose: it uses
+    the same weights, bit for bit. Works in float32 or float64, on CPU tensors, in ``torch.get_num_threads()``
+    threads.
     """
 
     dtypes = (torch.float32, torch.float64)
@@ -99,7 +103,7 @@ class JosephProjector:
         return sinograms
 
     def adjoint(self, sinograms: Tensor) -> Tensor:
-        """The transpose of forward: (images, views, bins) to (images, height, width)."""
+        """Transpose of forward: (images, views, bins) to (images, height, width)."""
         images = torch.empty(sinograms.shape[0], *self.grid.shape, dtype=sinograms.dtype)
         for part in _groups(sinograms):
             lanes = _lanes(part.stop - part.start)
@@ -126,11 +130,22 @@ class JosephProjector:
         layouts = self._layouts(lanes, images.dtype)
         (steep, steep_shape, _), (flat, flat_shape, _) = layouts
         padded = (steep_shape[2], flat_shape[2])
-        _in_threads(pack_rows, ((images, steep, flat, padded, *span, count) for span in _spans(images.shape[1], parts)))
+        _in_threads(
+            pack_rows,
+            ((images, steep, flat, padded, *span, lanes) for span in _spans(images.shape[1], parts)),
+        )
         _in_threads(
             forward_views,
             (
-                (packed, shape, _block(shape[2] * lanes * packed.itemsize), self._table, some, sinograms, count)
+                (
+                    packed,
+                    shape,
+                    _block(shape[2] * lanes * packed.itemsize),
+                    self._table,
+                    some,
+                    sinograms,
+                    count,
+                )
                 for packed, shape, views in layouts
                 for some in (views[begin:end] for begin, end in _spans(views.size, parts))
             ),
@@ -143,7 +158,9 @@ class JosephProjector:
         parts = 2 * torch.get_num_threads()
         rays = np.empty(sinograms.shape[1] * sinograms.shape[2] * lanes, sinograms.dtype)
         table = self._table
-        _in_threads(pack_views, ((sinograms, rays, table, *span, count) for span in _spans(sinograms.shape[1], parts)))
+        _in_threads(
+            pack_views, ((sinograms, rays, table, *span, lanes) for span in _spans(sinograms.shape[1], parts))
+        )
         layouts = self._layouts(lanes, sinograms.dtype)
         _in_threads(
             adjoint_rows,
@@ -156,19 +173,20 @@ class JosephProjector:
         (steep, steep_shape, _), (flat, flat_shape, _) = layouts
         padded = (steep_shape[2], flat_shape[2])
         _in_threads(
-            unpack_rows, ((images, steep, flat, padded, *span, count) for span in _spans(images.shape[1], parts))
+            unpack_rows,
+            ((images, steep, flat, padded, *span, lanes) for span in _spans(images.shape[1], parts)),
         )
 
 
 def _groups(batch: Tensor) -> list[slice]:
-    """Cut a batch into groups that are worked on at once; 16 images fill a 512-bit register, and bound the memory."""
+    """Cut a batch into groups that are worked on at once: 16 images fill a 512-bit register."""
     size = batch.shape[0]
     return [slice(begin, min(begin + 16, size)) for begin in range(0, size, 16)]
 
 
 def _lanes(images: int) -> int:
     """Return the smallest kernel that takes this many images."""
-    return next(lanes for lanes in (1, 2, 4, 8, 16) if lanes >= images)
+    return next(lanes for lanes in (1, 4, 8, 16) if lanes >= images)
 
 
 def _block(row_bytes: int) -> int:
@@ -177,7 +195,7 @@ def _block(row_bytes: int) -> int:
 
 
 def _array(tensor: Tensor) -> NDArray[Any]:
-    """Return a contiguous numpy view, or copy; numpy copies in this thread, and so also works after a fork."""
+    """Return a contiguous numpy view, or copy: numpy copies in this thread, as it must after a fork."""
     if tensor.device.type != "cpu":
         raise ValueError(f'projector "joseph": expected a CPU tensor, found one on {tensor.device}')
     return np.ascontiguousarray(tensor.detach().numpy())

@@ -1,8 +1,8 @@
 """The inner loops of the Joseph projector, compiled once and kept on disk.
 
-A batch is worked on in groups of `lanes` images that lie innermost in memory: ``packed[row, 1 + column, lane]``,
-with one column of zeros before the image and at least one behind it, so that a ray needs no test at the edges.
-Views whose rays cross every row ("steep") march along the rows of the image; the others along the rows of its
+A batch is worked on in groups of `lanes` images, innermost in memory: ``packed[row, 1 + column, lane]``,
+with a column of zeros before the image and at least one behind it, so that a ray needs no test at the edges.
+Views whose rays cross every row ("steep") march along the rows of the image, the others along the rows of its
 transpose. Both directions of a projector find a ray's pixels by the same integers, so the transpose is exact.
 
 A ray's column is a whole number of 2**-40 columns: adding the slope is exact, so the values depend neither on
@@ -59,8 +59,8 @@ def forward_views(
     """Line integrals of packed images for some views.
 
     packed: flat (rows, padded, lanes); shape: (rows, width, padded); block: rows that fit into the cache;
-    lines (all views, 4): column of bin 0 at row 0, columns per bin, columns per row, mm per row;
-    views: indices into lines; sinograms (images, all views, bins), written; count: a tuple of `lanes` entries.
+    lines (all views, 4): column of bin 0 at row 0, columns per bin, columns per row, mm per row; views:
+    indices into lines; sinograms (images, all views, bins), written; count: a tuple of `lanes` entries.
     """
     rows, width, padded = shape
     images, _, bins = sinograms.shape
@@ -114,11 +114,11 @@ def forward_views(
 def adjoint_rows(
     packed: Any, shape: Any, first: int, last: int, lines: Any, views: Any, rays: Any, count: Any
 ) -> None:
-    """Add the transpose of `forward_views` to rows [first, last) of packed images; nobody else may write them.
+    """Add the transpose of `forward_views` to rows [first, last) of packed images, which it alone may write.
 
     rays: flat (all views, bins, lanes), already multiplied by the mm per row of their view.
     """
-    rows, width, padded = shape
+    _, width, padded = shape
     lanes = len(count)
     bins = rays.size // (lines.shape[0] * lanes)
     real = packed.dtype.type
@@ -144,9 +144,8 @@ def adjoint_rows(
 
 
 @_compiled
-def pack_rows(images: Any, steep: Any, flat: Any, padded: Any, first: int, last: int, count: Any) -> None:
-    """Copy rows [first, last) of images (images, height, width) into both packed layouts, which hold zeros."""
-    lanes = len(count)
+def pack_rows(images: Any, steep: Any, flat: Any, padded: Any, first: int, last: int, lanes: int) -> None:
+    """Copy rows [first, last) of images (images, height, width) into both packed layouts, zeros before."""
     for row in range(first, last):
         for column in range(images.shape[2]):
             here = (row * padded[0] + 1 + column) * lanes
@@ -157,9 +156,8 @@ def pack_rows(images: Any, steep: Any, flat: Any, padded: Any, first: int, last:
 
 
 @_compiled
-def unpack_rows(images: Any, steep: Any, flat: Any, padded: Any, first: int, last: int, count: Any) -> None:
+def unpack_rows(images: Any, steep: Any, flat: Any, padded: Any, first: int, last: int, lanes: int) -> None:
     """Write the sum of both packed layouts into rows [first, last) of images (images, height, width)."""
-    lanes = len(count)
     for row in range(first, last):
         for column in range(images.shape[2]):
             here = (row * padded[0] + 1 + column) * lanes
@@ -169,10 +167,9 @@ def unpack_rows(images: Any, steep: Any, flat: Any, padded: Any, first: int, las
 
 
 @_compiled
-def pack_views(sinograms: Any, rays: Any, lines: Any, first: int, last: int, count: Any) -> None:
-    """Copy views [first, last) of sinograms (images, views, bins) into flat (views, bins, lanes), times mm per row."""
+def pack_views(sinograms: Any, rays: Any, lines: Any, first: int, last: int, lanes: int) -> None:
+    """Copy views [first, last) of sinograms into flat (views, bins, lanes), times the mm per row."""
     images, _, bins = sinograms.shape
-    lanes = len(count)
     for view in range(first, last):
         length = rays.dtype.type(lines[view, 3])
         for k in range(bins):

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from llvmlite import ir
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba.core import cgutils, types
 from numba.extending import intrinsic, models, register_model
+
+_intrinsic: Any = intrinsic
 
 
 class Lanes(types.Type):
@@ -50,9 +52,9 @@ def _splat(context: Any, builder: Any, lanes: Any, scalar: Any) -> Any:
     return builder.shuffle_vector(one, empty, mask)
 
 
-@intrinsic
+@_intrinsic
 def load(typing: Any, array: Any, offset: Any, count: Any) -> Any:
-    """``load(array, offset, count)``: the lanes that start at element ``offset``; ``len(count)`` is their number."""
+    """``load(array, offset, count)``: the ``len(count)`` lanes from element ``offset`` on."""
     lanes = Lanes(array.dtype, count.count)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -63,7 +65,7 @@ def load(typing: Any, array: Any, offset: Any, count: Any) -> Any:
     return lanes(array, types.int64, count), generate
 
 
-@intrinsic
+@_intrinsic
 def store(typing: Any, array: Any, offset: Any, value: Any) -> Any:
     """``store(array, offset, value)``: write the lanes from element ``offset`` on."""
 
@@ -75,7 +77,7 @@ def store(typing: Any, array: Any, offset: Any, value: Any) -> Any:
     return types.void(array, types.int64, value), generate
 
 
-@intrinsic
+@_intrinsic
 def zeros(typing: Any, array: Any, count: Any) -> Any:
     """``zeros(array, count)``: lanes of zeros of the array's dtype."""
     lanes = Lanes(array.dtype, count.count)
@@ -86,9 +88,9 @@ def zeros(typing: Any, array: Any, count: Any) -> Any:
     return lanes(array, count), generate
 
 
-@intrinsic
+@_intrinsic
 def multiply_add(typing: Any, total: Any, factor: Any, value: Any) -> Any:
-    """``multiply_add(total, factor, value)``: total + factor * value, rounded once; ``factor`` is a scalar."""
+    """``multiply_add(total, factor, value)``: total + factor * value, rounded once, for a scalar factor."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         factors = _splat(context, builder, total, arguments[1])
@@ -102,7 +104,7 @@ def multiply_add(typing: Any, total: Any, factor: Any, value: Any) -> Any:
     return total(total, total.dtype, total), generate
 
 
-@intrinsic
+@_intrinsic
 def add(typing: Any, first: Any, second: Any) -> Any:
     """``add(first, second)``: the sum of two lanes."""
 

@@ -1,12 +1,14 @@
 """ODL as an engine, and the way between ODL's geometries and ours.
 
-ODL calls the first axis of an image x and the second y, both growing with the index; here rows go down in y and
-columns go right in x. For the same array, ODL's angle is therefore larger by pi / 2, and everything else agrees.
+ODL calls the first axis of an image x and the second y, both growing with the index; here rows go down in y
+and columns go right in x. For the same array, ODL's angle is therefore larger by pi / 2, and everything else
+agrees.
 """
 
 from __future__ import annotations
 
 import math
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -19,34 +21,35 @@ from operators.ct.geometry import Detector, ImageGrid, ParallelBeam
 def _odl() -> Any:
     """Import ODL, or say in one line what is missing."""
     try:
-        import odl
+        return import_module("odl")
     except ImportError as error:
         raise ModuleNotFoundError(
-            "ray transforms to and from ODL, and projector \"odl\", need the package odl, which is not installed: "
+            'projector "odl", and transforms to and from ODL, need the package odl, which is not installed: '
             "pip install odl astra-toolbox"
         ) from error
-    return odl
 
 
 def geometry_from_odl(transform: Any) -> tuple[ParallelBeam, ImageGrid]:
     """Return the geometry and image grid of an ``odl.applications.tomo.RayTransform``.
 
-    Lengths are taken as mm. Where the detector is not centred, the geometry's word is followed; ODL's own `astra_cpu`
-    ignores it.
+    Lengths are taken as mm. Where the detector is not centred, the geometry's word is followed; ODL's own
+    `astra_cpu` ignores it.
 
     Raises
     ------
     ValueError
-        If the geometry is not a parallel beam in the plane with a flat, uniform detector that turns around the
-        origin, or the pixels are not uniform.
+        If the geometry is not a parallel beam in the plane with a flat, uniform detector that turns around
+        the origin, or the pixels are not uniform.
     """
     _odl()
-    from odl.applications.tomo import Parallel2dGeometry, RayTransform
+    tomo = import_module("odl.applications.tomo")
 
-    if not isinstance(transform, RayTransform):
-        raise ValueError(f"from_odl: expected an odl.applications.tomo.RayTransform, found {type(transform).__name__}")
+    if not isinstance(transform, tomo.RayTransform):
+        raise ValueError(
+            f"from_odl: expected an odl.applications.tomo.RayTransform, found {type(transform).__name__}"
+        )
     odl_geometry, partition = transform.geometry, transform.domain.partition
-    if not isinstance(odl_geometry, Parallel2dGeometry):
+    if not isinstance(odl_geometry, tomo.Parallel2dGeometry):
         raise ValueError(f"from_odl: expected a Parallel2dGeometry, found {type(odl_geometry).__name__}")
     bins = odl_geometry.det_partition
     if not (bins.is_uniform and partition.is_uniform):
@@ -73,11 +76,11 @@ def transform_to_odl(geometry: ParallelBeam, grid: ImageGrid) -> Any:
     Raises
     ------
     ValueError
-        If the detector is not centred, the pixels are not square (ODL's `astra_cpu` computes both wrongly), or the
-        angles do not grow from view to view.
+        If the detector is not centred, the pixels are not square (ODL's `astra_cpu` computes both wrongly),
+        or the angles do not grow from view to view.
     """
     odl = _odl()
-    from odl.applications.tomo import Parallel2dGeometry, RayTransform
+    tomo = import_module("odl.applications.tomo")
 
     detector, angles = geometry.detector, geometry.angles + math.pi / 2
     if abs(detector.offset) > 1e-6 * detector.pitch:
@@ -88,7 +91,9 @@ def transform_to_odl(geometry: ParallelBeam, grid: ImageGrid) -> Any:
         )
     steps = np.diff(angles)
     if np.any(steps <= 0):
-        raise ValueError("to_odl: expected angles that grow from view to view; geometry.subset(order) sorts them")
+        raise ValueError(
+            "to_odl: expected angles that grow from view to view; geometry.subset(order) sorts them"
+        )
     if steps.size and not np.allclose(steps, steps.mean(), rtol=1e-6, atol=0):
         views = odl.nonuniform_partition(angles)
     else:
@@ -97,8 +102,8 @@ def transform_to_odl(geometry: ParallelBeam, grid: ImageGrid) -> Any:
     reach = detector.bins * detector.pitch / 2
     left, right, bottom, top = grid.extent
     space = odl.uniform_discr([-top, left], [-bottom, right], grid.shape, dtype="float32")
-    odl_geometry = Parallel2dGeometry(views, odl.uniform_partition(-reach, reach, detector.bins))
-    return RayTransform(space, odl_geometry, impl="astra_cpu")
+    odl_geometry = tomo.Parallel2dGeometry(views, odl.uniform_partition(-reach, reach, detector.bins))
+    return tomo.RayTransform(space, odl_geometry, impl="astra_cpu")
 
 
 class OdlProjector:
@@ -124,7 +129,7 @@ class OdlProjector:
         return self._run(self._transform, images, self.geometry.sinogram_shape, 1.0)
 
     def adjoint(self, sinograms: Tensor) -> Tensor:
-        """The transpose of forward: (images, views, bins) to (images, height, width)."""
+        """Transpose of forward: (images, views, bins) to (images, height, width)."""
         return self._run(self._transform.adjoint, sinograms, self.grid.shape, self._unweight)
 
     @staticmethod
