@@ -121,15 +121,28 @@ class AstraProjector:
     def _cuda_handle(self, slices: int, gpu: int) -> _Handle:
         """Return this thread's CUDA projector; the one of the latest batch size is kept."""
         if getattr(self._local, "cuda_key", None) != (slices, gpu):
-            astra = _astra()
-            flat, size = self.geometry.vectors(), self.grid.pixel_width
-            vectors = np.zeros((self.geometry.views, 12))
-            vectors[:, 0:2], vectors[:, 3:5], vectors[:, 6:8] = flat[:, 0:2], flat[:, 2:4], flat[:, 4:6]
-            vectors[:, 11] = size  # one detector row a slice
-            bins = self.geometry.detector.bins
-            projection = astra.create_proj_geom("parallel3d_vec", slices, bins, vectors)
-            thick = slices * size / 2
-            volume = astra.create_vol_geom(*self.grid.shape, slices, *self.grid.extent, -thick, thick)
-            self._local.cuda_handle = _Handle("cuda3d", projection, volume, gpu)
+            self._local.cuda_handle = _Handle(
+                "cuda3d", *slice_geometry(self.geometry, self.grid, slices), gpu
+            )
             self._local.cuda_key = (slices, gpu)
         return self._local.cuda_handle
+
+
+def slice_geometry(geometry: ParallelBeam, grid: ImageGrid, slices: int) -> tuple[Any, Any]:
+    """Return ASTRA's 3-D projection and volume geometry of a stack of images, one detector row an image.
+
+    In ASTRA's 3-D volumes y grows with the row, against its 2-D images and ours: everything is mirrored in y.
+    """
+    astra = _astra()
+    bins, size = geometry.detector.bins, grid.pixel_width
+    vectors = np.zeros(
+        (geometry.views, 12)
+    )  # ray, middle of the detector, next bin, next row: (x, y, z) each
+    for target, source in ((0, 0), (3, 2), (6, 4)):
+        vectors[:, target : target + 2] = geometry.vectors()[:, source : source + 2] * (1, -1)
+    vectors[:, 11] = size
+    left, right, bottom, top = grid.extent
+    thick = slices * size / 2
+    projection = astra.create_proj_geom("parallel3d_vec", slices, bins, vectors)
+    volume = astra.create_vol_geom(*grid.shape, slices, left, right, -top, -bottom, -thick, thick)
+    return projection, volume

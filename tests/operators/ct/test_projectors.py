@@ -19,6 +19,7 @@ from torch import Tensor
 
 from operators import Detector, ImageGrid, ParallelBeam, RayTransform
 from operators.ct.projectors import joseph_cpu
+from operators.ct.projectors.astra_engine import slice_geometry
 from operators.ct.projectors.joseph_cpu import JosephProjector
 from tests.operators.ct.ellipses import phantom_image, phantom_sinogram
 
@@ -240,6 +241,28 @@ def test_astra_projectors_are_deleted_with_their_operator() -> None:
     del operator
     with pytest.raises(astra.log.AstraError, match="not found"):
         astra.projector.projection_geometry(number)
+
+
+def test_astra_slices_are_seen_where_our_images_are() -> None:
+    """The CUDA path cannot run here; its geometry can be checked by hand, with y growing with the row."""
+    geometry = ParallelBeam([0.0, 0.4, 2.0, -1.0], Detector(9, 0.7, offset=0.3))
+    grid = ImageGrid((4, 6), 0.5, center=(1.0, -2.0))
+    projection, volume = slice_geometry(geometry, grid, slices=3)
+    vectors, window = projection["Vectors"], volume["option"]
+    assert (volume["GridSliceCount"], volume["GridRowCount"], volume["GridColCount"]) == (3, 4, 6)
+    assert (projection["DetectorRowCount"], projection["DetectorColCount"]) == (3, 9)
+    x, y = grid.coordinates()
+    astra_x = window["WindowMinX"] + (np.arange(6) + 0.5) * 0.5
+    astra_y = window["WindowMinY"] + (np.arange(4) + 0.5) * 0.5
+    for (ray, middle, step), theta in zip(vectors[:, :9].reshape(-1, 3, 3), geometry.angles, strict=True):
+        assert abs(ray @ step) < 1e-12
+        for row, column in np.ndindex(4, 6):
+            place = np.array([astra_x[column], astra_y[row], 0.0]) - middle
+            seen = (place @ step) / (step @ step)  # bins from the middle of the detector
+            t = x[column] * math.cos(theta) + y[row] * math.sin(theta)
+            assert seen * 0.7 + 0.3 == pytest.approx(t, abs=1e-12)
+    np.testing.assert_allclose(vectors[:, 9:], [[0, 0, 0.5]] * 4)
+    assert window["WindowMaxZ"] - window["WindowMinZ"] == pytest.approx(3 * 0.5)
 
 
 def test_rectangles_are_refused_where_they_would_be_wrong() -> None:
