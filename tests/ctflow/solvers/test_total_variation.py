@@ -1,0 +1,198 @@
+"""TV against closed forms, another algorithm and scikit-image."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from ctflow.problem import InverseProblem
+from ctflow.solvers import TV, Step
+from ctflow.solvers.total_variation import gradient, gradient_adjoint, noise_gain, total_variation
+from operators.ct.geometry import Detector, ImageGrid, ParallelBeam
+from operators.ct.ray_transform import RayTransform
+from operators.linear import Identity, LinearOperator, Matrix
+from operators.noise import ComplexGaussianNoise, GaussianNoise, PoissonTransmission
+from tests.operators.examples import random
+
+PRECISE = {"iterations": 5000, "tolerance": 1e-9}
+
+
+class OnImages(LinearOperator):
+    """A dense matrix on flattened images."""
+
+    def __init__(self, matrix: Tensor, shape: tuple[int, int]) -> None:
+        super().__init__(shape, (1, len(matrix)), domain_dtype=matrix.dtype)
+        self.matrix = matrix
+
+    def _forward(self, x: Tensor) -> Tensor:
+        return (x.flatten(-2) @ self.matrix.mT).unsqueeze(-2)
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        return (y.squeeze(-2) @ self.matrix).unflatten(-1, self.domain_shape)
+
+
+def blocks(batch: int = 2, dtype: torch.dtype = torch.float64) -> Tensor:
+    image = torch.zeros(batch, 12, 12, dtype=dtype)
+    image[:, 3:9, 2:7] = 0.04
+    image[-1, 5:11, 6:10] = 0.07
+    return image
+
+
+def scan(dtype: torch.dtype = torch.float64) -> InverseProblem:
+    operator = RayTransform(ParallelBeam.uniform(7, Detector(17, 1.0)), ImageGrid((12, 12)))
+    noise = PoissonTransmission(2000.0)
+    return InverseProblem(operator, noise.sample(operator(blocks(dtype=dtype)), torch.Generator().manual_seed(3)), noise)
+
+
+def objective(problem: InverseProblem, x: Tensor, weight: float) -> Tensor:
+    weights = problem.precision().expand(problem.measurement.shape)
+    penalty = noise_gain(problem.operator, weights).squeeze((-2, -1)) * total_variation(x)
+    return (weights * problem.residual(x).square()).sum((-2, -1)) / 2 + weight * penalty
+
+
+def by_splitting(problem: InverseProblem, weight: float, nonnegative: bool, iterations: int = 3000) -> Tensor:
+    """The same minimiser by ADMM with dense matrices, sample by sample."""
+    shape = problem.operator.domain_shape
+    basis = torch.eye(shape[0] * shape[1], dtype=torch.float64).unflatten(1, shape)
+    forward = problem.operator(basis).flatten(1).mT
+    differences = torch.cat([*gradient(basis).flatten(2)], dim=1).mT
+    size, answers = forward.shape[1], []
+    weights = problem.precision().expand(problem.measurement.shape)
+    gains = noise_gain(problem.operator, weights).flatten().tolist()
+    for y, w, gain in zip(problem.measurement.flatten(1), weights.flatten(1), gains, strict=True):
+        stacked = torch.cat([differences, torch.eye(size)]) if nonnegative else differences
+        penalty = 0.3 * gain**2
+        inverse = torch.linalg.inv(forward.mT @ (w[:, None] * forward) + penalty * stacked.mT @ stacked)
+        z = torch.zeros(len(stacked), dtype=torch.float64)
+        dual, back = z.clone(), forward.mT @ (w * y)
+        for _ in range(iterations):
+            x = inverse @ (back + penalty * stacked.mT @ (z - dual))
+            v = stacked @ x + dual
+            pairs = v[: 2 * size].unflatten(0, (2, size))
+            length = pairs.norm(dim=0).clamp_min(1e-300)
+            z = torch.cat([(pairs * (1 - weight * gain / penalty / length).clamp_min(0)).flatten(), v[2 * size :].clamp_min(0)])
+            dual = v - z
+        answers.append(x.unflatten(0, shape))
+    return torch.stack(answers)
+
+
+@pytest.mark.parametrize("nonnegative", [False, True])
+def test_reaches_the_minimiser_that_another_algorithm_finds(nonnegative: bool) -> None:
+    problem = scan()
+    expected = by_splitting(problem, 0.8, nonnegative)
+    result = TV(weight=0.8, nonnegative=nonnegative, **PRECISE)(problem)
+    assert torch.allclose(result.image, expected, rtol=0, atol=5e-5 * float(expected.max()))
+
+
+def test_default_settings_are_close_to_the_minimum() -> None:
+    problem = scan(torch.float32)
+    reference = objective(scan(), TV(**PRECISE)(scan()).image, TV().weight)
+    assert bool((objective(problem, TV()(problem).image, TV().weight) <= reference * 1.0005).all())
+
+
+def test_an_operator_with_negative_entries() -> None:
+    operator = OnImages(random((30, 36), torch.float64, 4), (6, 6))
+    image = blocks()[:, 3:9, 3:9] * 100
+    problem = InverseProblem(operator, operator(image) + random((2, 1, 30), torch.float64, 5), GaussianNoise(1.0))
+    expected = by_splitting(problem, 0.5, False)
+    result = TV(weight=0.5, nonnegative=False, **PRECISE)(problem)
+    assert torch.allclose(result.image, expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
+
+
+def test_denoising_agrees_with_scikit_image() -> None:
+    from skimage.restoration import denoise_tv_chambolle
+
+    noisy = blocks(1)[0] * 10 + 0.1 * random((12, 12), torch.float64, 6)
+    problem = InverseProblem(Identity((12, 12)), noisy, GaussianNoise(0.1))
+    result = TV(weight=1.3, nonnegative=False, **PRECISE)(problem)
+    expected = denoise_tv_chambolle(noisy.numpy(), weight=1.3 * 0.1, eps=1e-12, max_num_iter=20000)
+    assert torch.allclose(result.image, torch.from_numpy(expected), rtol=0, atol=1e-4)
+
+
+def test_a_step_loses_height_by_the_length_of_its_edge_over_its_area() -> None:
+    height, left, right, std, weight = 5, 3, 6, 0.2, 0.7
+    step = torch.cat([torch.zeros(height, left), torch.ones(height, right)], dim=1).double()
+    result = TV(weight=weight, **PRECISE)(InverseProblem(Identity((height, left + right)), step, GaussianNoise(std)))
+    expected = weight * std / left + step * (1 - weight * std / right - weight * std / left)
+    assert torch.allclose(result.image, expected, atol=1e-6)
+
+
+def test_total_variation_and_the_transpose_of_the_gradient() -> None:
+    ramp = torch.arange(4.0).double()[:, None].expand(4, 5)
+    assert float(total_variation(ramp)) == pytest.approx(15.0)
+    corner = torch.zeros(2, 4, 4)
+    corner[:, :2, :2] = 1
+    # One pixel on each of the two edges, and the corner's own, whose two differences make a diagonal.
+    assert total_variation(corner).tolist() == pytest.approx([2 + 2**0.5] * 2)
+    x, field = random((3, 5, 4), torch.float64, 7), random((2, 3, 5, 4), torch.float64, 8)
+    assert float((gradient(x) * field).sum()) == pytest.approx(float((x * gradient_adjoint(field)).sum()))
+
+
+@pytest.mark.parametrize(("image_unit", "data_unit"), [(1e3, 1.0), (1.0, 50.0), (1e-4, 1e4)])
+def test_the_weight_means_the_same_in_any_unit(image_unit: float, data_unit: float) -> None:
+    operator = scan().operator
+    y = operator(blocks()) + 0.05 * random((2, 7, 17), torch.float64, 9)
+    reference = TV(iterations=60)(InverseProblem(operator, y, GaussianNoise(0.05)))
+    rescaled = InverseProblem((data_unit / image_unit) * operator, data_unit * y, GaussianNoise(0.05 * data_unit))
+    result = TV(iterations=60)(rescaled)
+    assert torch.allclose(result.image, image_unit * reference.image, rtol=1e-9, atol=1e-12 * image_unit)
+    assert torch.allclose(torch.stack(result.history), torch.stack(reference.history), rtol=1e-9)
+
+
+def test_the_gain_of_noise_is_the_root_mean_square_of_its_backprojection() -> None:
+    std = 0.3
+    assert float(noise_gain(Identity((8, 8)), torch.full((8, 8), std**-2))) == pytest.approx(1 / std)
+    operator = RayTransform(ParallelBeam.uniform(20, Detector(91, 1.0)), ImageGrid((64, 64)))
+    weights = torch.rand(20, 91, generator=torch.Generator().manual_seed(1))
+    noise = torch.randn(40, 20, 91, generator=torch.Generator().manual_seed(2))
+    exact = float(operator.adjoint(weights.sqrt() * noise).square().mean().sqrt())
+    assert float(noise_gain(operator, weights)) == pytest.approx(exact, rel=0.05)
+
+
+def test_background_zero_precision_and_no_weight() -> None:
+    problem = scan()
+    shifted = InverseProblem(problem.operator, problem.measurement + 0.4, GaussianNoise(0.02), torch.tensor(0.4))
+    plain = InverseProblem(problem.operator, problem.measurement, GaussianNoise(0.02))
+    assert torch.allclose(TV()(shifted).image, TV()(plain).image, atol=1e-9)
+    good = torch.ones(12, 12)
+    good[2:4, 5:8] = 0
+
+    class Masked(GaussianNoise):
+        def precision(self, measurement: Tensor) -> Tensor:
+            return good.to(measurement)
+
+    inpainted = TV(weight=0.0, nonnegative=False)(InverseProblem(Identity((12, 12)), blocks(1)[0] + 1, Masked(1.0)))
+    assert torch.allclose(inpainted.image[good > 0], blocks(1)[0][good > 0] + 1, atol=1e-3)
+    assert float(inpainted.image[good == 0].abs().max()) == 0.0
+    flat = InverseProblem(Identity((12, 12)), torch.full((12, 12), 2.0), Masked(1.0))
+    assert torch.allclose(TV(**PRECISE)(flat).image, torch.tensor(2.0), atol=1e-3)
+
+
+def test_batch_equals_loop_and_a_callback_stops() -> None:
+    problem = scan()
+    together = TV()(problem)
+    for i in range(2):
+        alone = TV()(InverseProblem(problem.operator, problem.measurement[i], problem.noise))
+        assert torch.allclose(together.image[i], alone.image, rtol=1e-9, atol=1e-12)
+    assert torch.allclose(together.history[-1], problem.data_fit(together.image), rtol=0.01)
+    seen: list[Step] = []
+
+    def watch(step: Step) -> bool:
+        seen.append(step)
+        return step.step == 20
+
+    stopped = TV()(problem, callback=watch)
+    assert len(seen) == len(stopped.history) == 20
+    assert torch.equal(stopped.image, seen[-1].estimate)
+    assert torch.allclose(stopped.history[-1], problem.data_fit(stopped.image), rtol=1e-9)
+
+
+def test_what_it_cannot_take_is_refused() -> None:
+    with pytest.raises(ValueError, match="real images of two dimensions, found Matrix"):
+        TV()(InverseProblem(Matrix(torch.eye(3)), torch.zeros(3), GaussianNoise(1.0)))
+    complex_problem = InverseProblem(Identity((2, 2), dtype=torch.complex64), torch.zeros(2, 2).cfloat(), ComplexGaussianNoise(1.0))
+    with pytest.raises(ValueError, match="real images"):
+        TV()(complex_problem)
+    with pytest.raises(ValueError, match="tv: weight: expected at least 0, found -1"):
+        TV(weight=-1)
