@@ -15,7 +15,7 @@ from torch import Tensor
 
 from operators.ct.geometry import Float64Array, ImageGrid, ParallelBeam
 
-_CACHE_BYTES = 1 << 20  # of one core: rows of an image that should stay there while many rays pass
+_CACHE_BYTES = 1 << 19  # half of a core's own cache: rows that should stay there while many rays pass
 _POOLS: dict[tuple[int, int], ThreadPoolExecutor] = {}
 
 
@@ -167,7 +167,9 @@ class JosephProjector:
             (
                 (packed, shape, *span, table, views, rays, count)
                 for packed, shape, views in layouts
-                for span in _spans(shape[0], parts)
+                for span in _spans(
+                    shape[0], max(parts, shape[0] // _block(shape[2] * lanes * packed.itemsize))
+                )
             ),
         )
         (steep, steep_shape, _), (flat, flat_shape, _) = layouts
@@ -191,7 +193,7 @@ def _lanes(images: int) -> int:
 
 def _block(row_bytes: int) -> int:
     """Return how many rows of a packed image fit into a core's own cache."""
-    return max(32, _CACHE_BYTES // row_bytes)
+    return max(16, _CACHE_BYTES // row_bytes)
 
 
 def _array(tensor: Tensor) -> NDArray[Any]:

@@ -31,13 +31,16 @@ _inlined: Any = njit(inline="always", error_model="numpy")
 def _rows_inside(start: int, slope: int, first: int, last: int, width: int) -> tuple[int, int]:
     """Return the rows of [first, last) in which a ray lies between the padding columns 0 and width + 1."""
     limit = (width + 1) << FRACTION_BITS
-    if slope == 0:
-        return (first, last) if 0 < start < limit else (first, first)
+    top, bottom = start + first * slope, start + (last - 1) * slope
+    if min(top, bottom) > 0 and max(top, bottom) < limit:
+        return first, last
+    if max(top, bottom) <= 0 or min(top, bottom) >= limit:
+        return first, first
     at_zero = -float(start) / float(slope)
     at_limit = float(limit - start) / float(slope)
     begin = int(min(max(min(at_zero, at_limit), float(first)), float(last)))
     end = int(max(min(max(at_zero, at_limit) + 2.0, float(last)), float(begin)))
-    # The division is good to a row; the integers decide.
+    # The divisions are good to a row; the integers decide.
     while begin < end and not 0 < start + begin * slope < limit:
         begin += 1
     while begin < end and not 0 < start + (end - 1) * slope < limit:

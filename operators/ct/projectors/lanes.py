@@ -1,11 +1,12 @@
 """A small SIMD register for numba kernels: one number for each image of a batch."""
 
-# numba turns this file into machine code; its decorators leave nothing for a type checker to see.
+# numba keeps compiled kernels until the file that they are in changes: whoever works on this one removes the
+# __pycache__ beside it.
 from __future__ import annotations
 
 from typing import Any
 
-from llvmlite import ir  # type: ignore[import-untyped]
+from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic, models, register_model
 
