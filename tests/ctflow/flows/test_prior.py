@@ -1,0 +1,93 @@
+"""FlowPrior around networks of every kind of prediction, and its padding."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from ctflow.flows.analytic import GaussianFlow
+from ctflow.flows.path import AffinePath
+from ctflow.flows.prior import PREDICTIONS, FlowPrior
+from ctflow.representation import Representation
+from operators.meter import metered
+from tests.ctflow.flows.test_path import each_path
+from tests.operators.examples import random
+
+
+@each_path
+@pytest.mark.parametrize("predicts", PREDICTIONS)
+def test_every_prediction_becomes_the_same_velocity(path: AffinePath, predicts: str) -> None:
+    exact = GaussianFlow(random((1, 4, 4), torch.float64, 0), random((1, 4, 4), torch.float64, 1).square() + 0.1, path)
+
+    def network(x: Tensor, t: Tensor) -> Tensor:
+        if predicts == "v":
+            alpha, beta, _, _ = path.at(t, x)
+            return alpha * exact.source(x, t) - beta * exact.destination(x, t)
+        return getattr(exact, "source" if predicts == "noise" else predicts)(x, t)
+
+    prior = FlowPrior(network, path, Representation(0.02, 0.02), predicts=predicts)
+    x, t = random((3, 1, 4, 4), torch.float64, 2), torch.tensor([0.2, 0.5, 0.9], dtype=torch.float64)
+    for name in ("velocity", "destination", "source", "score"):
+        expected = getattr(exact, name)(x, t)
+        assert torch.allclose(getattr(prior, name)(x, t), expected, rtol=1e-6, atol=1e-8 * float(expected.abs().max()))
+
+
+class Local(torch.nn.Module):
+    """Centre and a copy of its input: sees no neighbours, but insists on sizes that are multiples of 8."""
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        assert x.shape[-2] % 8 == 0
+        assert x.shape[-1] % 8 == 0
+        assert t.shape == x.shape[:1]
+        return 3 * x + t[:, None, None, None]
+
+
+@pytest.mark.parametrize("size", [(8, 16), (7, 9), (1, 1), (13, 24)])
+def test_padding_is_undone(size: tuple[int, int]) -> None:
+    prior = FlowPrior(Local(), AffinePath.linear(), Representation(), multiple=8)
+    x = random((2, 1, *size), torch.float32, 0)
+    assert torch.equal(prior.velocity(x, 0.25), 3 * x + 0.25)
+
+
+def test_padding_repeats_the_border() -> None:
+    blur = torch.nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=True)
+    prior = FlowPrior(lambda x, t: blur(x), AffinePath.linear(), Representation(), multiple=4)
+    assert torch.allclose(prior.velocity(torch.full((1, 1, 6, 6), 2.0), 0.5), torch.tensor(2.0))
+
+
+def test_velocity_is_differentiable_metered_and_keeps_its_dtype() -> None:
+    class Half(torch.nn.Module):
+        def forward(self, x: Tensor, t: Tensor) -> Tensor:
+            return (x * x).bfloat16()
+
+    prior = FlowPrior(Half(), AffinePath.linear(), Representation(), multiple=4)
+    x = torch.full((2, 1, 5, 5), 2.0, requires_grad=True)
+    with metered() as meter:
+        velocity = prior.velocity(x, 0.5)
+        prior.destination(x, torch.tensor([0.1, 0.2]))
+    assert velocity.dtype == torch.float32
+    assert meter.counts == {"network": 2}
+    (gradient,) = torch.autograd.grad(velocity.sum(), x)
+    assert torch.allclose(gradient, torch.full_like(x, 4.0))
+
+
+def test_sampling_is_reproducible_and_independent_of_the_batch() -> None:
+    prior = GaussianFlow(torch.zeros(3), torch.ones(3))
+    first = prior.sample((2, 3), torch.Generator().manual_seed(5), steps=3)
+    assert torch.equal(first, prior.sample((2, 3), torch.Generator().manual_seed(5), steps=3))
+    several = [torch.Generator().manual_seed(seed) for seed in (1, 2)]
+    alone = prior.sample((1, 3), [torch.Generator().manual_seed(2)], steps=3)
+    assert torch.allclose(prior.sample((2, 3), several, steps=3)[1], alone[0])
+
+
+def test_errors() -> None:
+    with pytest.raises(ValueError, match="predicts: expected one of velocity, .*found 'speed'"):
+        FlowPrior(Local(), AffinePath.linear(), Representation(), predicts="speed")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="expected a network or a velocity of its own"):
+        FlowPrior(None, AffinePath.linear(), Representation()).velocity(torch.zeros(1, 1, 8, 8), 0.5)
+    prior = GaussianFlow(torch.zeros(2), torch.ones(2))
+    with pytest.raises(ValueError, match="steps: expected at least 1, found 0"):
+        prior.integrate(torch.zeros(1, 2), steps=0)
+    with pytest.raises(ValueError, match="method: expected one of euler, midpoint, heun, rk4, found 'leap'"):
+        prior.integrate(torch.zeros(1, 2), method="leap")  # type: ignore[arg-type]
