@@ -50,6 +50,14 @@ def test_padding_is_undone(size: tuple[int, int]) -> None:
     assert torch.equal(prior.velocity(x, 0.25), 3 * x + 0.25)
 
 
+@pytest.mark.parametrize("batch", [(), (1,), (2, 3)])
+def test_any_leading_axes(batch: tuple[int, ...]) -> None:
+    prior = FlowPrior(Local(), AffinePath.linear(), Representation(), multiple=8)
+    x = random((*batch, 1, 7, 9), torch.float32, 0)
+    assert torch.equal(prior.velocity(x, 0.25), 3 * x + 0.25)
+    assert prior.destination(x, 0.25).shape == x.shape
+
+
 def test_padding_repeats_the_border() -> None:
     blur = torch.nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=True)
     prior = FlowPrior(lambda x, t: blur(x), AffinePath.linear(), Representation(), multiple=4)

@@ -51,7 +51,7 @@ def objective(problem: InverseProblem, x: Tensor, weight: float) -> Tensor:
     return (weights * problem.residual(x).square()).sum((-2, -1)) / 2 + weight * penalty
 
 
-def by_splitting(problem: InverseProblem, weight: float, nonnegative: bool, iterations: int = 3000) -> Tensor:
+def by_splitting(problem: InverseProblem, weight: float, nonnegative: bool, iterations: int = 6000) -> Tensor:
     """The same minimiser by ADMM with dense matrices, sample by sample."""
     shape = problem.operator.domain_shape
     basis = torch.eye(shape[0] * shape[1], dtype=torch.float64).unflatten(1, shape)

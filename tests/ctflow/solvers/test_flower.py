@@ -1,0 +1,220 @@
+"""FLOWER against the exact law of its iterates for Gaussian priors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from ctflow.flows.analytic import GaussianFlow
+from ctflow.flows.path import AffinePath
+from ctflow.flows.prior import FlowPrior
+from ctflow.problem import InverseProblem
+from ctflow.representation import Representation
+from ctflow.solvers import Flower, Step
+from ctflow.solvers.flower import unit_posterior_variance
+from operators.linear import Identity, Matrix
+from operators.noise import ComplexGaussianNoise, GaussianNoise
+from tests.operators.examples import random
+
+PARTICLES = 20000
+EXACT = {"max_iterations": 60, "tolerance": 1e-10}
+SIZE = 4
+MATRIX, STD = random((3, SIZE), torch.float64, 0), 0.4
+DATA = random((3,), torch.float64, 1)
+MEAN = random((SIZE,), torch.float64, 2)
+SPREAD = torch.tensor([4.0, 1.0, 0.25, 0.04], dtype=torch.float64)
+EYE = torch.eye(SIZE, dtype=torch.float64)
+
+
+def problem(batch: int) -> InverseProblem:
+    return InverseProblem(Matrix(MATRIX), DATA.expand(batch, 3), GaussianNoise(STD))
+
+
+def posterior(covariance: Tensor) -> tuple[Tensor, Tensor]:
+    gain = covariance @ MATRIX.mT @ torch.linalg.inv(MATRIX @ covariance @ MATRIX.mT + STD**2 * torch.eye(3))
+    return MEAN + gain @ (DATA - MATRIX @ MEAN), covariance - gain @ MATRIX @ covariance
+
+
+def law(covariance: Tensor, steps: int, sample: bool) -> tuple[Tensor, Tensor]:
+    """Mean and covariance of the result, by the recursion of the iterates (linear path)."""
+    mean, spread = torch.zeros(SIZE, dtype=torch.float64), EYE
+    for k in range(steps):
+        t, d = k / steps, 1 / steps
+        total = t**2 * covariance + (1 - t) ** 2 * EYE
+        destination = t * covariance @ torch.linalg.inv(total)
+        variance = (1 - t) ** 2 / (t**2 + (1 - t) ** 2)
+        draw = torch.linalg.inv(EYE / variance + MATRIX.mT @ MATRIX / STD**2)
+        linear = draw @ destination / variance
+        constant = draw @ ((MEAN - t * destination @ MEAN) / variance + MATRIX.mT @ DATA / STD**2)
+        mean, spread = linear @ mean + constant, linear @ spread @ linear.mT + sample * draw
+        if k + 1 < steps:
+            mean, spread = (t + d) * mean, (t + d) ** 2 * spread + (1 - t - d) ** 2 * EYE
+    return mean, spread
+
+
+def assert_law(samples: Tensor, mean: Tensor, covariance: Tensor) -> None:
+    """Within 4.5 standard errors, elementwise; a particle of no spread must be at the mean."""
+    count, variances = len(samples), covariance.diagonal()
+    assert bool(((samples.mean(0) - mean).abs() <= 4.5 * (variances / count).sqrt() + 1e-7).all())
+    error = ((variances[:, None] * variances + covariance.square()) / count).sqrt()
+    assert bool(((samples.mT.cov() - covariance).abs() <= 4.5 * error + 1e-7).all())
+
+
+def run(covariance: Tensor, particles: int = PARTICLES, **settings: Any) -> Tensor:
+    prior = GaussianFlow(MEAN, covariance)
+    solver = Flower(**{**EXACT, **settings})
+    return solver(problem(particles), prior, generator=torch.Generator().manual_seed(11)).image
+
+
+@pytest.mark.parametrize("steps", [1, 10, 100])
+def test_samples_are_exactly_posterior_for_unit_covariance(steps: int) -> None:
+    assert_law(run(EYE, particles=PARTICLES if steps < 100 else 8000, steps=steps, sample=True), *posterior(EYE))
+
+
+@pytest.mark.parametrize("steps", [1, 10, 30])
+@pytest.mark.parametrize("sample", [False, True])
+@pytest.mark.parametrize("covariance", [torch.diag(SPREAD), EYE], ids=["uneven", "unit"])
+def test_follows_the_law_of_its_iterates(covariance: Tensor, sample: bool, steps: int) -> None:
+    assert_law(run(covariance, steps=steps, sample=sample), *law(covariance, steps, sample))
+
+
+def test_the_recursion_itself_ends_where_theory_says() -> None:
+    exact_mean, exact_covariance = posterior(EYE)
+    for steps in (1, 10, 100):
+        mean, covariance = law(EYE, steps, True)
+        assert torch.allclose(mean, exact_mean)
+        assert torch.allclose(covariance, exact_covariance)
+        assert torch.allclose(law(EYE, steps, False)[0], exact_mean)
+    ratios = torch.linalg.eigvals(torch.linalg.solve(exact_covariance, law(EYE, 1000, False)[1])).real
+    assert 0.48 < float(ratios.min()) <= float(ratios.max()) < 0.5
+
+
+def test_one_step_of_the_mean_variant_is_the_posterior_mean_for_every_start() -> None:
+    assert torch.allclose(run(EYE, particles=5, steps=1), posterior(EYE)[0].expand(5, SIZE))
+
+
+@pytest.mark.parametrize("path", [AffinePath.cosine(), AffinePath.variance_preserving(), AffinePath.variance_exploding()])
+def test_strength_of_other_paths_is_the_posterior_variance_of_a_unit_prior(path: AffinePath) -> None:
+    like = torch.zeros((), dtype=torch.float64)
+    for t in (0.0, 0.3, 0.8):
+        alpha, beta = path.alpha(torch.tensor(t).double()), path.beta(torch.tensor(t).double())
+        assert torch.allclose(unit_posterior_variance(path, t, like), 1 / (1 + (alpha / beta) ** 2))
+
+
+def test_samples_of_the_cosine_path_are_posterior_too() -> None:
+    prior = GaussianFlow(MEAN, EYE, AffinePath.cosine())
+    solver = Flower(steps=8, sample=True, **EXACT)
+    result = solver(problem(PARTICLES), prior, generator=torch.Generator().manual_seed(3))
+    assert_law(result.image, *posterior(EYE))
+
+
+def image_prior(complex_images: bool = False) -> FlowPrior:
+    shape = (2 if complex_images else 1, 4, 4)
+    gaussian = GaussianFlow(torch.zeros(shape), torch.full(shape, 0.5))
+    representation = Representation(0.02, 0.0 if complex_images else 0.02, complex_images, calibration="fixed")
+    return FlowPrior(gaussian.velocity, gaussian.path, representation, name="test")
+
+
+def image_problem(batch: tuple[int, ...] = (2,)) -> InverseProblem:
+    return InverseProblem(Identity((4, 4)), 0.02 + 0.01 * random((*batch, 4, 4), torch.float32, 0), GaussianNoise(0.005))
+
+
+def test_physical_units_go_through_the_representation() -> None:
+    count = 4000
+    y = torch.full((count, 4, 4), 0.03)
+    solver = Flower(steps=1, sample=True, tolerance=1e-6)
+    result = solver(InverseProblem(Identity((4, 4)), y, GaussianNoise(0.01)), image_prior(), generator=torch.Generator().manual_seed(0))
+    # One step: the prior of unit variance, 0.02 +- 0.02, and the measurement, 0.03 +- 0.01.
+    precision = 0.02**-2 + 0.01**-2
+    assert float(result.image.mean()) == pytest.approx((0.02 / 0.02**2 + 0.03 / 0.01**2) / precision, rel=0.01)
+    assert float(result.image.std()) == pytest.approx(precision**-0.5, rel=0.02)
+    assert result.representation is not None
+    assert result.representation["scale"] == 0.02
+
+
+def test_complex_images() -> None:
+    y = random((2, 4, 4), torch.complex64, 0) * 0.02
+    complex_problem = InverseProblem(Identity((4, 4), dtype=torch.complex64), y, ComplexGaussianNoise(1e-5))
+    result = Flower(steps=4)(complex_problem, image_prior(True), generator=torch.Generator().manual_seed(0))
+    assert result.image.dtype == torch.complex64
+    assert torch.allclose(result.image, y, atol=1e-4)
+
+
+def test_a_callback_sees_every_step_and_can_stop() -> None:
+    seen: list[Step] = []
+
+    def watch(step: Step) -> bool:
+        seen.append(step)
+        return step.step == 3
+
+    result = Flower(steps=7)(image_problem(), image_prior(), generator=torch.Generator().manual_seed(0), callback=watch)
+    assert [(s.step, s.total) for s in seen] == [(1, 7), (2, 7), (3, 7)]
+    assert torch.equal(result.image, seen[-1].estimate)
+    assert seen[0].estimate.shape == (2, 4, 4)
+    assert len(result.history) == result.evaluations["network"] == 3
+    assert result.history[0].shape == (2,)
+
+
+def test_a_stop_ends_all_runs() -> None:
+    result = Flower(steps=4, samples=3)(
+        image_problem(), image_prior(), generator=torch.Generator().manual_seed(0), callback=lambda step: step.step == 6
+    )
+    assert result.evaluations["network"] == 6
+
+
+@pytest.mark.parametrize("batch", [(), (2, 3)])
+def test_any_leading_axes_of_the_measurement(batch: tuple[int, ...]) -> None:
+    result = Flower(steps=2)(image_problem(batch), image_prior(), generator=torch.Generator().manual_seed(0))
+    assert result.image.shape == (*batch, 4, 4)
+    assert result.history[0].shape == batch
+
+
+def test_same_seed_same_result() -> None:
+    solver = Flower(steps=3, sample=True)
+    first, second, other = (
+        solver(image_problem(), image_prior(), generator=torch.Generator().manual_seed(seed)) for seed in (4, 4, 5)
+    )
+    assert torch.equal(first.image, second.image)
+    assert not torch.allclose(first.image, other.image)
+    assert (first.seed, first.prior, first.solver["name"]) == (4, "test", "flower")
+
+
+@pytest.mark.parametrize("sample", [False, True])
+def test_a_generator_for_each_sample_makes_them_independent_of_their_batch(sample: bool) -> None:
+    together = image_problem((3,))
+    solver = Flower(steps=4, sample=sample)
+
+    def generators(indices: list[int]) -> list[torch.Generator]:
+        return [torch.Generator().manual_seed(100 + i) for i in indices]
+
+    whole = solver(together, image_prior(), generator=generators([0, 1, 2])).image
+    for indices in ([0], [1, 2]):
+        part = InverseProblem(together.operator, together.measurement[indices], together.noise)
+        assert torch.allclose(solver(part, image_prior(), generator=generators(indices)).image, whole[indices], rtol=1e-5)
+
+
+def test_several_runs_give_samples_their_mean_and_spread() -> None:
+    result = Flower(steps=3, samples=4)(image_problem(), image_prior(), generator=torch.Generator().manual_seed(0))
+    assert result.samples is not None
+    assert result.std is not None
+    assert result.samples.shape == (4, 2, 4, 4)
+    assert torch.allclose(result.samples.mean(0), result.image)
+    assert torch.allclose(result.samples.std(0), result.std)
+
+
+def test_errors() -> None:
+    with pytest.raises(ValueError, match="flower: expected a prior, found none"):
+        Flower()(image_problem(), generator=torch.Generator())
+    with pytest.raises(ValueError, match=r"flower: expected a torch\.Generator, found none"):
+        Flower()(image_problem(), image_prior())
+    for settings, message in (
+        ({"steps": 0}, "flower: steps: expected at least 1, found 0"),
+        ({"samples": 0}, "flower: samples: expected at least 1"),
+        ({"max_iterations": 0}, "flower: max_iterations: expected at least 1"),
+        ({"tolerance": 1.5}, "flower: tolerance: expected between 0 and 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Flower(**settings)
