@@ -62,6 +62,9 @@ class FlowPrior(torch.nn.Module):
         """E[dx_t/dt | x_t = x], the shape of x: (batch, channels, height, width) for a network."""
         if self.network is None:
             raise ValueError(f"{type(self).__name__}: expected a network or a velocity of its own")
+        if self.representation.channels and x.ndim != 4:
+            # No leading axis, or several: the network knows one.
+            return self.velocity(x.reshape(-1, *x.shape[-3:]), t).reshape(x.shape)
         time = torch.as_tensor(t, dtype=x.dtype, device=x.device).expand(x.shape[0])
         with measure("network"):
             padded, crop = _padded(x, self.multiple)
