@@ -205,7 +205,6 @@ def _project_in_child(operator: RayTransform, image: Tensor, answers: Any) -> No
     answers.put(operator.adjoint(operator(image)).numpy())
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork")
 def test_joseph_works_after_a_fork(threads: int) -> None:
     operator = RayTransform(ParallelBeam.uniform(30, Detector(45, 1.0)), ImageGrid((32, 32)), "joseph")
     image = random(3, 32, 32)
