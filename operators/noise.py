@@ -178,6 +178,9 @@ class PoissonTransmission(_Moved):
         """Refuse counts that are not positive."""
         _must_be_positive("photons", self.photons)
         _must_be_positive("smallest_count", self.smallest_count)
+        electronic = torch.as_tensor(self.electronic_std)
+        if not electronic.is_meta and not bool((electronic >= 0).all()):
+            raise ValueError(f"electronic_std: expected a value of at least 0, found {self.electronic_std}")
 
     def line_integrals(self, counts: Tensor) -> Tensor:
         """Y of counts; counts below `smallest_count` are lifted to it."""
@@ -229,5 +232,7 @@ def _as_real_tensor(value: float | Tensor, like: Tensor) -> Tensor:
 
 
 def _must_be_positive(name: str, value: float | Tensor) -> None:
-    if not bool((torch.as_tensor(value) > 0).all()):
+    tensor = torch.as_tensor(value)
+    # Tensors on the meta device have a shape, but no values to check.
+    if not tensor.is_meta and not bool((tensor > 0).all()):
         raise ValueError(f"{name}: expected a positive value, found {value}")
