@@ -1,0 +1,108 @@
+"""Training images: HDF5 datasets in physical units, drawn as augmented crops."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor
+
+from ctflow.representation import Representation
+
+UNITS = ("1/mm", "HU")
+
+
+class CropSampler:
+    """Random crops of weighted image sets, in network units.
+
+    Parameters
+    ----------
+    sets
+        Image stacks (images, height, width), already in network units.
+    weights
+        How often each set is drawn from, relative to the others.
+    empty
+        The network's value of an empty image: crops of images smaller than the crop are padded by it.
+    rescale
+        Lowest and highest factor on the physical value, drawn for `rescale_probability` of the crops,
+        so that the prior knows other scales than its own.
+    """
+
+    def __init__(
+        self,
+        sets: Sequence[Tensor],
+        weights: Sequence[float],
+        *,
+        empty: float = -1.0,
+        rescale: tuple[float, float] = (1.0, 1.0),
+        rescale_probability: float = 0.0,
+    ) -> None:
+        if not sets or len(sets) != len(weights):
+            raise ValueError(
+                f"expected one weight for each set of images, found {len(weights)} and {len(sets)}"
+            )
+        self.sets, self.weights = list(sets), torch.tensor(weights, dtype=torch.float64)
+        self.empty, self.rescale, self.rescale_probability = empty, rescale, rescale_probability
+
+    def __call__(self, count: int, size: int, generator: torch.Generator) -> Tensor:
+        """`count` crops, shape (count, 1, size, size)."""
+        which = torch.multinomial(self.weights, count, replacement=True, generator=generator)
+        return torch.stack([self._crop(self.sets[int(i)], size, generator) for i in which]).unsqueeze(1)
+
+    def _crop(self, images: Tensor, size: int, generator: torch.Generator) -> Tensor:
+        def whole(high: int) -> int:
+            return int(torch.randint(high, (), generator=generator))
+
+        def uniform() -> float:
+            return float(torch.rand((), generator=generator))
+
+        image = images[whole(len(images))]
+        height, width = image.shape
+        top, left = whole(max(height - size, 0) + 1), whole(max(width - size, 0) + 1)
+        crop = image[top : top + size, left : left + size].float()
+        if crop.shape != (size, size):
+            padding = (0, size - crop.shape[1], 0, size - crop.shape[0])
+            crop = torch.nn.functional.pad(crop, padding, value=self.empty)
+        crop = torch.rot90(crop, whole(4))
+        if uniform() < 0.5:
+            crop = crop.flip(-1)
+        if uniform() < self.rescale_probability:
+            low, high = self.rescale
+            crop = self.empty + (crop - self.empty) * (low + (high - low) * uniform())
+        return crop
+
+
+def read_images(file: Path, dataset: str, unit: str, representation: Representation) -> Tensor:
+    """Images of one HDF5 dataset (images, height, width) as float16 in network units.
+
+    Parameters
+    ----------
+    unit
+        "1/mm", or "HU", for which water is 0.02/mm and air is 0.
+
+    Raises
+    ------
+    ValueError
+        For a file, dataset, shape or unit that is not as expected.
+    """
+    if unit not in UNITS:
+        raise ValueError(f"{file}: {dataset}: unit: expected one of {', '.join(UNITS)}, found {unit!r}")
+    try:
+        with h5py.File(file) as opened:
+            if dataset not in opened:
+                raise ValueError(
+                    f"{file}: expected a dataset {dataset!r}, found {', '.join(opened) or 'none'}"
+                )
+            values = np.asarray(opened[dataset], dtype=np.float32)
+    except OSError as error:
+        raise ValueError(f"{file}: expected an HDF5 file of images: {error}") from error
+    if values.ndim != 3 or not values.size:
+        raise ValueError(f"{file}: {dataset}: expected shape (images, height, width), found {values.shape}")
+    if not np.isfinite(values).all():
+        raise ValueError(f"{file}: {dataset}: expected finite values, found NaN or infinity")
+    if unit == "HU":
+        values = np.clip(0.02 * (1 + values / 1000), 0, None)
+    return representation.encode(torch.from_numpy(values)).squeeze(-3).half()
