@@ -1,0 +1,201 @@
+"""Reading fields of an HDF5 file that may be wrong in any way."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from ctflow.io.errors import ScanError
+
+_MOST_LINKS = 16
+_LONGEST_LIST = 10_000_000
+# Of one slice. Larger numbers of readings are not a scan but a broken or hostile header.
+_MOST_READINGS = 2**31
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[h5py.File]:
+    """Open an HDF5 file for reading; what HDF5 cannot read becomes a ScanError.
+
+    Raises
+    ------
+    ScanError
+        If there is no such file, it is not HDF5, or it is truncated or damaged.
+    """
+    if not path.is_file():
+        found = "a folder" if path.is_dir() else "no such file"
+        raise ScanError(path, "file", found=found, expected="an HDF5 file")
+    if not os.access(path, os.R_OK):
+        raise ScanError(path, "file", found="no permission to read it", expected="a readable file")
+    if not h5py.is_hdf5(path):
+        found = f"{path.stat().st_size} bytes of something else"
+        raise ScanError(path, "file", found=found, expected="an HDF5 file")
+    try:
+        with h5py.File(path, "r") as file:
+            yield file
+    except ScanError:
+        raise
+    except (OSError, RuntimeError, KeyError) as error:
+        # HDF5 answers damage with any of the three, depending on where it strikes.
+        found = f"a truncated or damaged file ({error.args[0] if error.args else error})"
+        raise ScanError(path, "file", found=found, expected="a readable HDF5 file") from error
+
+
+def find(file: h5py.File, name: str) -> h5py.Group | h5py.Dataset | None:
+    """Return the object at an absolute path inside the file, or None.
+
+    Raises
+    ------
+    ScanError
+        If the way there leaves the file, by an external link or by external or virtual storage.
+    """
+    found = _walk(file, name, name, _MOST_LINKS)
+    if isinstance(found, h5py.Dataset):
+        _must_be_inside(found, name)
+    return found
+
+
+def _walk(file: h5py.File, path: str, asked: str, links: int) -> h5py.Group | h5py.Dataset | None:
+    if links == 0:
+        raise ScanError(
+            file.filename, asked, found="soft links in a circle", expected="a dataset or a group"
+        )
+    here: Any = file
+    parts = [part for part in path.split("/") if part and part != "."]
+    for depth, part in enumerate(parts):
+        link = here.get(part, getlink=True) if isinstance(here, h5py.Group) else None
+        if link is None:
+            return None
+        if isinstance(link, h5py.ExternalLink):
+            found = f"a link to another file, {link.filename}"
+            raise ScanError(file.filename, asked, found=found, expected="data in this file")
+        if isinstance(link, h5py.SoftLink):
+            target = link.path if link.path.startswith("/") else f"{here.name}/{link.path}"
+            rest = "/".join(parts[depth + 1 :])
+            return _walk(file, f"{target}/{rest}", asked, links - 1)
+        here = here[part]
+    return here if isinstance(here, h5py.Group | h5py.Dataset) else None
+
+
+def _must_be_inside(found: h5py.Dataset, name: str) -> None:
+    elsewhere = [entry[0] for entry in found.external or ()]
+    if found.is_virtual:
+        elsewhere += [source.file_name for source in found.virtual_sources() if source.file_name != "."]
+    if elsewhere:
+        raise ScanError(
+            found.file.filename,
+            name,
+            found=f"data stored in another file, {elsewhere[0]}",
+            expected="data in this file",
+        )
+
+
+def dataset(file: h5py.File, name: str, *, ndim: int, hint: str | None = None) -> h5py.Dataset:
+    """Return a dataset of real numbers with `ndim` axes, none of them empty.
+
+    Raises
+    ------
+    ScanError
+        If it is missing, a group, not numeric, or of another or an absurd shape.
+    """
+    found = find(file, name)
+    expected = f"a dataset of real numbers with {ndim} axes"
+    if not isinstance(found, h5py.Dataset):
+        what = "nothing" if found is None else "a group"
+        raise ScanError(file.filename, name, found=what, expected=expected, hint=hint)
+    if found.dtype.kind not in "iuf":
+        raise ScanError(file.filename, name, found=f"dtype {found.dtype}", expected=expected)
+    if found.shape is None or found.ndim != ndim or 0 in found.shape:
+        raise ScanError(file.filename, name, found=f"shape {found.shape}", expected=expected)
+    return found
+
+
+def numbers(file: h5py.File, name: str, *, hint: str | None = None) -> NDArray[np.float64]:
+    """Return a list of finite numbers, shape (n,), in float64.
+
+    Raises
+    ------
+    ScanError
+        As `dataset`, or if one of the numbers is not finite.
+    """
+    found = dataset(file, name, ndim=1, hint=hint)
+    if found.size > _LONGEST_LIST:
+        raise ScanError(
+            file.filename, name, found=f"{found.size} numbers", expected=f"at most {_LONGEST_LIST}"
+        )
+    values = np.asarray(found[()], dtype=np.float64)
+    bad = np.flatnonzero(~np.isfinite(values))
+    if bad.size:
+        raise ScanError(
+            file.filename, name, found=f"{values[bad[0]]} at index {bad[0]}", expected="finite numbers"
+        )
+    return values
+
+
+def scalar(file: h5py.File, name: str) -> float | None:
+    """Return the one number of a dataset, or None where there is none.
+
+    Raises
+    ------
+    ScanError
+        If the dataset holds anything but one finite number.
+    """
+    found = find(file, name)
+    if found is None:
+        return None
+    if isinstance(found, h5py.Dataset) and found.dtype.kind in "iuf" and found.size == 1:
+        value = float(np.asarray(found[()]).reshape(()))
+        if np.isfinite(value):
+            return value
+    what = f"{found.dtype} of shape {found.shape}" if isinstance(found, h5py.Dataset) else "a group"
+    raise ScanError(file.filename, name, found=what, expected="one finite number")
+
+
+def text(found: Any) -> str | None:
+    """Return an attribute's or a scalar dataset's value as a string, or None where it is not text."""
+    if isinstance(found, h5py.Dataset):
+        if found.size != 1 or found.dtype.kind not in "OSU":
+            return None
+        found = found[()]
+    if isinstance(found, np.ndarray) and found.size == 1:
+        found = found.reshape(()).item()
+    if isinstance(found, bytes):
+        found = found.decode("utf-8", errors="replace")
+    return str(found) if isinstance(found, str) else None
+
+
+def check_slice_size(file: h5py.File, name: str, views: int, bins: int) -> None:
+    """Refuse a slice that no scanner can have measured, before memory is asked for it."""
+    if views * bins > _MOST_READINGS:
+        raise ScanError(
+            file.filename,
+            name,
+            found=f"{views} views of {bins} bins a slice",
+            expected=f"at most {_MOST_READINGS} readings a slice",
+        )
+
+
+def check_finite(path: str | Path, name: str, values: NDArray[Any], first_slice: int) -> None:
+    """Refuse NaN and infinity in an array of shape (slices, views, bins), naming the slice."""
+    # A sum is finite only if every entry is, and costs no second array.
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(np.sum(values, dtype=np.float64)):
+            return
+    bad = np.argwhere(~np.isfinite(values))
+    if not len(bad):
+        return
+    where, view, bin_ = (int(index) for index in bad[0])
+    raise ScanError(
+        path,
+        name,
+        found=f"{values[where, view, bin_]} in slice {first_slice + where} at view {view}, bin {bin_}"
+        f" ({len(bad)} such readings in the slices read)",
+        expected="finite numbers",
+    )

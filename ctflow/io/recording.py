@@ -1,0 +1,71 @@
+"""What every scan format is reduced to before it becomes inverse problems."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from operators.ct.geometry import Detector, ImageGrid
+from operators.noise import NoiseModel
+
+# (first slice, one past the last, views in use) -> (slices, views, bins) line integrals and their noise,
+# whose tensors have either no slice axis or one of the same length, and at most three axes.
+Read = Callable[[int, int, NDArray[np.intp]], tuple[Tensor, NoiseModel]]
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One measured parallel-beam file.
+
+    Attributes
+    ----------
+    format
+        Name of the file format.
+    slices
+        Number of slices.
+    angles
+        In radians, shape (views,).
+    detector
+        In mm, or with a pitch of 1 where the file does not say its pixel size.
+    grid
+        The image, in the same unit of length.
+    unit
+        Of the image: "1/mm" or "1/pixel".
+    read
+        Reads slices; picklable, and opens the file anew for each call.
+    noise
+        The noise model in words.
+    axis_known
+        Whether the detector's offset is known; otherwise the rotation centre has to be found.
+    read_truth
+        Reads images (slices, height, width) that the file knows to be true, where it has them.
+    metadata
+        What else the file says about itself, JSON-able.
+    assumed, missing, problems
+        One line each: what was taken for granted, what the file lacks, and what looks wrong.
+    """
+
+    format: str
+    slices: int
+    angles: NDArray[np.float64]
+    detector: Detector
+    grid: ImageGrid
+    unit: str
+    read: Read
+    noise: str
+    axis_known: bool = True
+    read_truth: Callable[[int, int], Tensor] | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    assumed: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+
+    @property
+    def sinogram_shape(self) -> tuple[int, int]:
+        """(views, bins) of the file."""
+        return len(self.angles), self.detector.bins
