@@ -64,9 +64,7 @@ def find(file: h5py.File, name: str) -> h5py.Group | h5py.Dataset | None:
 
 def _walk(file: h5py.File, path: str, asked: str, links: int) -> h5py.Group | h5py.Dataset | None:
     if links == 0:
-        raise ScanError(
-            file.filename, asked, found="soft links in a circle", expected="a dataset or a group"
-        )
+        raise ScanError(file.filename, asked, found="soft links in a circle", expected="a dataset or a group")
     here: Any = file
     parts = [part for part in path.split("/") if part and part != "."]
     for depth, part in enumerate(parts):

@@ -1,0 +1,92 @@
+"""HDF5 files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import h5py
+
+from ctflow.io.errors import OutputError
+
+
+def check_writable(path: str | Path, overwrite: bool = False, *, sources: Iterable[str | Path] = ()) -> None:
+    """Say now whether a file can be written, before anything is computed for it.
+
+    Parameters
+    ----------
+    path
+        The file to be.
+    overwrite
+        Whether an existing file may be replaced.
+    sources
+        Files that are read meanwhile, which must not be replaced in any case.
+
+    Raises
+    ------
+    OutputError
+        If the folder does not exist or cannot be written to, or the file exists.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise OutputError(f"{path}: expected the name of a file to write, found a folder")
+    folder = path.resolve().parent
+    if not folder.is_dir():
+        what = "is not a folder" if folder.exists() else "does not exist"
+        raise OutputError(f"{path}: expected an existing folder to write into, but {folder} {what}")
+    if path.exists():
+        if any(Path(source).exists() and path.samefile(source) for source in sources):
+            raise OutputError(f"{path}: expected another name than that of the file being read")
+        if not overwrite:
+            raise OutputError(f"{path}: the file exists already; name another, or allow to overwrite it")
+    try:
+        # Permission bits do not tell (root, read-only mounts, quotas); trying does. The name is as long
+        # as the one that will be used.
+        with tempfile.TemporaryFile(dir=folder, suffix=_temporary(path).name):
+            pass
+    except OSError as error:
+        raise OutputError(f"{path}: cannot write here ({error.strerror or error})") from error
+
+
+@contextmanager
+def replacing(path: str | Path, overwrite: bool = False) -> Iterator[h5py.File]:
+    """Write an HDF5 file under a temporary name beside `path`, and rename it when it is complete.
+
+    Raises
+    ------
+    OutputError
+        As `check_writable`, and when writing fails; then whatever was at `path` is untouched, and
+        nothing else is left.
+    """
+    check_writable(path, overwrite)
+    target = Path(path).resolve()
+    temporary = _temporary(target)
+    try:
+        with h5py.File(temporary, "x") as file:
+            yield file
+            file.flush()
+        _to_disk(temporary)
+        check_writable(path, overwrite)
+        os.replace(temporary, target)
+        with suppress(OSError):  # not every file system can sync a folder, and the file is there
+            _to_disk(target.parent)
+    except (OSError, RuntimeError) as error:  # HDF5 reports a full disk as either
+        raise OutputError(f"{path}: could not be written ({error})") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
+
+
+def _to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
