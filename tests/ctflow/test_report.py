@@ -27,7 +27,7 @@ def test_the_picture_has_the_images_orientation(tmp_path: Path) -> None:
     image = torch.zeros(64, 64)
     image[:32, :32] = 1.0  # above and to the left
     picture = imread(preview(image, tmp_path / "a.png"))[..., :3].mean(-1)
-    rows = ((picture < 0.1).mean(1) > 0.3).nonzero()[0]  # those of the dark half below
+    rows = ((picture < 0.1).mean(1) > 0.5).nonzero()[0]  # those of the dark half below
     columns = (picture[rows[len(rows) // 2]] < 0.1).nonzero()[0]
     height, width = 2 * len(rows), len(columns)
     left, above = columns[0] + width // 4, rows[0] - height // 4
