@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from ctflow.io.errors import ScanError
+
+_Made = TypeVar("_Made")
 
 _MOST_LINKS = 16
 _LONGEST_LIST = 10_000_000
@@ -156,6 +158,25 @@ def scalar(file: h5py.File, name: str) -> float | None:
     raise ScanError(file.filename, name, found=what, expected="one finite number")
 
 
+def attribute_numbers(file: h5py.File, name: str, attribute: str, count: int) -> tuple[float, ...]:
+    """Return an attribute that holds `count` finite numbers.
+
+    Raises
+    ------
+    ScanError
+        If the object or the attribute is missing, or holds anything else.
+    """
+    holder = find(file, name)
+    expected = "a finite number" if count == 1 else f"{count} finite numbers"
+    field = f"{name} attribute {attribute}"
+    if holder is None or attribute not in holder.attrs:
+        raise ScanError(file.filename, field, found="nothing", expected=expected)
+    value = np.asarray(holder.attrs[attribute])
+    if value.dtype.kind not in "iuf" or value.size != count or not np.isfinite(value).all():
+        raise ScanError(file.filename, field, found=value.tolist(), expected=expected)
+    return tuple(float(number) for number in value.ravel())
+
+
 def text(found: Any) -> str | None:
     """Return an attribute's or a scalar dataset's value as a string, or None where it is not text."""
     if isinstance(found, h5py.Dataset):
@@ -175,8 +196,8 @@ def check_slice_size(file: h5py.File, name: str, views: int, bins: int) -> None:
         raise ScanError(
             file.filename,
             name,
-            found=f"{views} views of {bins} bins a slice",
-            expected=f"at most {_MOST_READINGS} readings a slice",
+            found=f"{views} x {bins} numbers a slice",
+            expected=f"at most {_MOST_READINGS}",
         )
 
 
@@ -197,3 +218,13 @@ def check_finite(path: str | Path, name: str, values: NDArray[Any], first_slice:
         f" ({len(bad)} such readings in the slices read)",
         expected="finite numbers",
     )
+
+
+def checked(path: str | Path, name: str, make: Callable[[], _Made]) -> _Made:
+    """Return what `make` makes; numbers that it refuses are the file's fault."""
+    try:
+        return make()
+    except ScanError:
+        raise
+    except ValueError as error:
+        raise ScanError(path, name, found=error, expected="numbers that make sense") from error

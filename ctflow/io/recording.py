@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from operators.ct.geometry import Detector, ImageGrid
-from operators.noise import NoiseModel
+from operators.noise import GaussianNoise, NoiseModel, PoissonTransmission
 
 # (first slice, one past the last, views in use) -> (slices, views, bins) line integrals and their noise,
 # whose tensors have either no slice axis or one of the same length, and at most three axes.
@@ -69,3 +69,18 @@ class Recording:
     def sinogram_shape(self) -> tuple[int, int]:
         """(views, bins) of the file."""
         return len(self.angles), self.detector.bins
+
+
+def noise_in_words(noise: NoiseModel) -> str:
+    """Return one line for a person."""
+    if isinstance(noise, GaussianNoise):
+        return f"Gaussian, standard deviation {_about(noise.std)}"
+    if isinstance(noise, PoissonTransmission):
+        electronic = _about(noise.electronic_std)
+        extra = "" if electronic == "0" else f", electronic noise {electronic} counts"
+        return f"Poisson, {_about(noise.photons)} photons a bin{extra}"
+    return type(noise).__name__
+
+
+def _about(value: float | Tensor) -> str:
+    return f"about {value.mean().item():.4g}" if isinstance(value, Tensor) else f"{value:.4g}"
