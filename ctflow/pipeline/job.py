@@ -1,0 +1,228 @@
+"""What to do: validated settings of a reconstruction, from a YAML file and the command line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from ctflow.solvers import make_solver
+from ctflow.solvers.solver import nearest
+
+DEFAULT_SOLVER = "flower"
+DEFAULT_PRIOR = "ct-small"
+
+
+class Job(BaseModel):
+    """One or more measured files, how to read them, and how to reconstruct them.
+
+    Attributes
+    ----------
+    files
+        Measured files.
+    output
+        The file to write for one input, a folder for several.
+    solver, settings
+        A solver's name and the settings that differ from its defaults.
+    prior
+        A bundled prior's name or a path; "ct-small" for solvers that need one. Solvers without
+        a prior ignore it.
+    slices
+        "a:b", "a:", ":b" or a single number; all unless given. Negative numbers count from the end.
+    batch
+        Slices computed at a time. It changes memory and speed, never the result.
+    seed
+        Of the randomness; every slice has its own, derived from this and its number.
+    device
+        Where to compute, such as "cpu" or "cuda"; "auto" takes a GPU where there is one.
+    precision
+        Of the network: "bfloat16" is faster where the hardware has it.
+    overwrite
+        Replace an output that is there.
+    views
+        Use this many of the angles, evenly spaced.
+    centre
+        The rotation axis on the detector in bins, or "auto" to search for it.
+    pixel_size
+        Of the image, in mm.
+    size
+        Of the image in pixels, one number for height and width.
+    angles_unit
+        "degrees" or "radians", where the file does not say or is wrong.
+    photons
+        Detected per bin without an object, where the file does not tell.
+    remove_stripes
+        Reduce rings by evening out the detector's bins.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=False)
+
+    files: tuple[Path, ...] = Field(min_length=1)
+    output: Path
+    solver: str = DEFAULT_SOLVER
+    settings: dict[str, Any] = Field(default_factory=dict)
+    prior: str | None = None
+    slices: str | None = None
+    batch: int = Field(default=4, ge=1)
+    seed: int = Field(default=0, ge=0)
+    device: str = "auto"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    overwrite: bool = False
+    views: int | None = Field(default=None, ge=1)
+    centre: float | Literal["auto"] | None = None
+    pixel_size: float | None = Field(default=None, gt=0)
+    size: int | None = Field(default=None, ge=1)
+    angles_unit: Literal["degrees", "radians"] | None = None
+    photons: float | None = Field(default=None, gt=0)
+    remove_stripes: bool = False
+
+    @field_validator("files", mode="before")
+    @classmethod
+    def _one_or_more(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str | Path) else value
+
+    @field_validator("slices", mode="before")
+    @classmethod
+    def _as_text(cls, value: Any) -> Any:
+        # YAML reads 3 as a number, and 10:14 in base 60 as one: 10:14 is 614.
+        if isinstance(value, int) and not isinstance(value, bool):
+            return str(value)
+        return value
+
+    @field_validator("slices")
+    @classmethod
+    def _slices_make_sense(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_slices(value)
+        return value
+
+    @model_validator(mode="after")
+    def _solver_exists(self) -> Job:
+        make_solver(self.solver, self.settings)
+        return self
+
+    @property
+    def prior_name(self) -> str | None:
+        """The prior to load: the one asked for, the default where the solver needs one, or None."""
+        return (self.prior or DEFAULT_PRIOR) if needs_prior(self.solver) else None
+
+    def reading(self) -> dict[str, Any]:
+        """The keyword arguments of `open_scan` that differ from its defaults."""
+        names = ("views", "centre", "pixel_size", "size", "angles_unit", "photons")
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        return {**given, "remove_stripes": True} if self.remove_stripes else given
+
+    def output_of(self, file: Path) -> Path:
+        """Where the reconstruction of one of the files goes."""
+        return self.output if self._single_output else self.output / f"{file.stem}_recon.h5"
+
+    @property
+    def _single_output(self) -> bool:
+        return len(self.files) == 1 and not self.output.is_dir()
+
+
+def load_job(config: Path | None, values: Mapping[str, Any]) -> Job:
+    """The job of a YAML file and of values from the command line, which win.
+
+    Paths are relative to the current folder in both. Solver settings of the two are merged; those in the
+    file are left out where the command line names another solver than the file.
+
+    Raises
+    ------
+    ValueError
+        In one line: the key, what was expected and what was found.
+    """
+    written = _read(config) if config is not None else {}
+    given = {key: value for key, value in values.items() if value is not None}
+    settings = given.pop("settings", {})
+    written_for = written.get("solver", DEFAULT_SOLVER)
+    if given.get("solver", written_for) == written_for:
+        own = written.get("settings") or {}
+        settings = {**own, **settings} if isinstance(own, Mapping) else own
+    merged = {**written, **given, "settings": settings}
+    for key in merged:
+        if key not in Job.model_fields:
+            raise ValueError(f"{config}: no key {key!r}; {nearest(str(key), Job.model_fields)}")
+    try:
+        return Job(**merged)
+    except ValidationError as error:
+        raise ValueError(_one_line(error)) from error
+
+
+def needs_prior(solver: str) -> bool:
+    """Whether the solver of that name works with a prior."""
+    return solver not in ("fbp", "cgls", "sirt", "tv")
+
+
+def parse_slices(text: str) -> slice:
+    """The slice of "a:b", "a:", ":b", ":" or "a"; ValueError for anything else."""
+    first, colon, last = text.partition(":")
+    try:
+        start, stop = (int(part) if part.strip() else None for part in (first, last))
+    except ValueError:
+        start, stop, colon, first = None, None, "", ""
+    if not colon:
+        if not first.strip():
+            raise ValueError(f"slices: expected a:b or a number, found {text!r}")
+        stop = (start or 0) + 1 or None
+    return slice(start, stop)
+
+
+def chosen_slices(text: str | None, count: int) -> range:
+    """The slices that `text` takes of `count`; ValueError where that is none or outside."""
+    if text is None:
+        return range(count)
+    part = parse_slices(text)
+    chosen = range(count)[part]
+    outside = any(end is not None and not -count <= end <= count for end in (part.start, part.stop))
+    if outside or not chosen:
+        raise ValueError(f"slices: expected within 0:{count}, found {text!r}")
+    return chosen
+
+
+def _read(config: Path) -> dict[str, Any]:
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """YAML without numbers in base 60, which would read `slices: 10:14` as 614."""
+
+    Loader.yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in rules if not tag.endswith((":int", ":float"))]
+        for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"[-+]?[0-9]+$"), list("-+0123456789"))
+    number = re.compile(r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?$")
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+.0123456789"))
+    try:
+        # A subclass of the safe loader, which makes plain data only.
+        written = yaml.load(config.read_text(), Loader)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a text"
+        raise ValueError(f"{config}: cannot read the settings: {reason}") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" in line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "not readable"
+        raise ValueError(f"{config}: expected YAML, found a mistake{where}: {problem}") from error
+    if not isinstance(written, dict):
+        raise ValueError(f"{config}: expected keys and values, found {type(written).__name__}")
+    return {str(key).replace("-", "_"): value for key, value in written.items()}
+
+
+def _one_line(error: ValidationError) -> str:
+    """The first thing that is wrong."""
+    first = error.errors(include_url=False)[0]
+    place = str(first["loc"][0]) if first["loc"] else ""
+    if first["type"] == "missing" or first["type"] == "too_short":
+        what = {"files": "a measured file", "output": "a file or folder to write (-o)"}
+        return f"{place}: expected {what.get(place, 'a value')}, found none"
+    cause = first.get("ctx", {}).get("error")
+    if cause is not None:
+        return str(cause)
+    expected = first["msg"].removeprefix("Input should be ").replace("a valid integer", "an integer")
+    if place == "centre":
+        expected = "a number of bins or 'auto'"
+    return f"{place}: expected {expected}, found {first['input']!r}"
