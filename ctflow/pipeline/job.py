@@ -222,7 +222,8 @@ def _one_line(error: ValidationError) -> str:
     cause = first.get("ctx", {}).get("error")
     if cause is not None:
         return str(cause)
-    expected = first["msg"].removeprefix("Input should be ").replace("a valid integer", "an integer")
+    expected = first["msg"].removeprefix("Input should be ").replace("a valid i", "an i")
+    expected = expected.replace("a valid ", "a ")
     if place == "centre":
         expected = "a number of bins or 'auto'"
     return f"{place}: expected {expected}, found {first['input']!r}"
