@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -43,11 +42,11 @@ def check_writable(path: str | Path, overwrite: bool = False, *, sources: Iterab
             raise OutputError(f"{path}: expected another name than that of the file being read")
         if not overwrite:
             raise OutputError(f"{path}: the file exists already; name another, or allow to overwrite it")
+    trial = _temporary(path.resolve())
     try:
-        # Permission bits do not tell (root, read-only mounts, quotas); trying does. The name is as long
-        # as the one that will be used.
-        with tempfile.TemporaryFile(dir=folder, suffix=_temporary(path).name):
-            pass
+        # Permission bits do not tell (root, read-only mounts, quotas); trying does.
+        trial.touch(exist_ok=False)
+        trial.unlink()
     except OSError as error:
         raise OutputError(f"{path}: cannot write here ({error.strerror or error})") from error
 

@@ -36,9 +36,9 @@ from ctflow.io.atomic import replacing
 from ctflow.io.errors import ScanError
 from ctflow.io.fields import (
     attribute_numbers,
-    checked,
     check_finite,
     check_slice_size,
+    checked,
     dataset,
     find,
     numbers,
