@@ -1,63 +1,18 @@
-"""Do it: measured files through a solver into reconstruction files, slices in blocks."""
+"""Do it: the files of a job, checked before the first is computed."""
 
 from __future__ import annotations
 
-import hashlib
-import logging
-from collections.abc import Callable, Mapping, Sequence
-from copy import copy
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
-from ctflow import __version__
 from ctflow.flows.prior import FlowPrior
-from ctflow.io.errors import ScanError
-from ctflow.io.scan import Scan, open_scan
+from ctflow.io.results import check_writable
+from ctflow.io.scan import open_scan
+from ctflow.pipeline.blocks import FileRun, Outcome, Progress
 from ctflow.pipeline.job import Job, chosen_slices
-from ctflow.problem import InverseProblem
-from ctflow.report import evenly_spaced
 from ctflow.solvers import make_solver
-
-log = logging.getLogger(__name__)
-
-# What a solver may raise for data that it cannot handle; torch's errors are RuntimeErrors.
-_SOLVER_ERRORS = (ValueError, RuntimeError, ArithmeticError)
-_SLICES_FOR_SCALE = 3
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a file is: `done` of `slices`, with the part of the present block that its steps make up."""
-
-    file: Path
-    done: float
-    slices: int
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one file.
-
-    Attributes
-    ----------
-    file, output, picture
-        The measured file, the reconstruction, and the PNG beside it.
-    slices
-        How many were to be reconstructed.
-    failed
-        Number in the scan and reason of those that were not.
-    seconds
-        From opening the file to its reconstruction on disk.
-    """
-
-    file: Path
-    output: Path
-    picture: Path
-    slices: int
-    failed: Mapping[int, str]
-    seconds: float
 
 
 def run(job: Job, progress: Callable[[Progress], None] | None = None) -> list[Outcome]:
@@ -65,32 +20,31 @@ def run(job: Job, progress: Callable[[Progress], None] | None = None) -> list[Ou
 
     All files are opened and all outputs checked before the first is computed. The seed of slice i comes
     from the job's seed and i, so that results depend neither on blocks nor on which slices are chosen.
-    A slice that fails is recorded in the file and the rest goes on.
+    A slice that fails is recorded in the file, a file that fails in its outcome, and the rest goes on.
 
     Raises
     ------
     ValueError
         In one line, for input that cannot be read, output that cannot be written, settings that make no
-        sense, or a file of which no slice could be reconstructed. What was there before stays as it was.
+        sense, or files of which no slice could be reconstructed. What was there before stays as it was.
     """
     device = chosen_device(job.device)
     scans = {file: open_scan(file, **job.reading()) for file in job.files}
     chosen = {file: chosen_slices(job.slices, len(scan)) for file, scan in scans.items()}
     outputs = _outputs(job)
-    prior = _prior(job, device)
-    outcomes = []
+    solver, prior = make_solver(job.solver, job.settings), _prior(job, device)
+    outcomes, refused = [], None
     for file, scan in scans.items():
-        work = _Work(
-            job, file, scan, make_solver(job.solver, job.settings), prior, device, chosen[file], progress
-        )
-        outcomes.append(work.run(outputs[file]))
+        work = FileRun(job, file, scan, solver, prior, device, chosen[file], progress)
+        try:
+            outcomes.append(work.run(outputs[file]))
+        except ValueError as error:
+            refused = refused or error
+            failed = dict.fromkeys(chosen[file], str(error))
+            outcomes.append(Outcome(file, None, None, len(failed), failed, 0.0))
+    if refused is not None and all(outcome.output is None for outcome in outcomes):
+        raise refused
     return outcomes
-
-
-def slice_generator(seed: int, index: int) -> torch.Generator:
-    """The randomness of slice `index`: seeded by the first 8 bytes of the SHA-256 of "seed:index"."""
-    digest = hashlib.sha256(f"{seed}:{index}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big"))
 
 
 def chosen_device(name: str) -> torch.device:
@@ -101,180 +55,12 @@ def chosen_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ValueError(f"device: expected auto, cpu, cuda or the like, found {name!r}") from error
+        raise ValueError(f"device: expected auto, cpu or cuda, found {name!r}") from error
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"device: expected auto, cpu or cuda, found {name!r}")
     if device.type == "cuda" and not (available and (device.index or 0) < torch.cuda.device_count()):
         raise ValueError(f"device: expected one of this machine, found {name!r}; torch sees no such GPU")
     return device
-
-
-def settled(prior: FlowPrior, scan: Scan, slices: Sequence[int]) -> FlowPrior:
-    """The prior with the scale of its images settled for a scan, so that all slices share it.
-
-    Up to three evenly spaced slices are looked at; unreadable ones are passed over for others.
-    """
-    if prior.representation.calibration == "fixed":
-        return prior
-    first = [slices[k] for k in evenly_spaced(len(slices), _SLICES_FOR_SCALE)]
-    problems: list[InverseProblem] = []
-    unreadable: ScanError | None = None
-    for i in dict.fromkeys([*first, *slices]):
-        if len(problems) == len(first):
-            break
-        try:
-            problems.append(scan[i])
-        except ScanError as error:
-            unreadable = unreadable or error
-    if not problems:
-        raise unreadable or ValueError("expected at least one slice, found none")
-    measurements = torch.stack([problem.measurement for problem in problems])
-    # The first image decides, in which the noise model has no part.
-    together = InverseProblem(problems[0].operator, measurements, problems[0].noise, problems[0].background)
-    fixed = copy(prior)
-    fixed.representation = prior.representation.fitted(together)
-    return fixed
-
-
-@dataclass
-class _Work:
-    """One file on its way."""
-
-    job: Job
-    file: Path
-    scan: Scan
-    solver: Solver
-    prior: FlowPrior | None
-    device: torch.device
-    slices: range
-    progress: Callable[[Progress], None] | None
-    images: dict[int, Reconstruction] = field(default_factory=dict)
-    failed: dict[int, str] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
-    evaluations: dict[str, int] = field(default_factory=dict)
-
-    def run(self, output: Path) -> Outcome:
-        """Reconstruct all slices and write them."""
-        start = time.perf_counter()
-        source_hash = file_sha256(self.file)
-        if self.prior is not None:
-            self.prior = settled(self.prior, self.scan, self.slices)
-        for k in range(0, len(self.slices), self.job.batch):
-            self._block(self.slices[k : k + self.job.batch])
-        if not self.images:
-            index, reason = next(iter(self.failed.items()))
-            raise ValueError(f"{self.file}: no slice could be reconstructed; slice {index}: {reason}")
-        results = self._assembled()
-        self.seconds["all"] = time.perf_counter() - start
-        status = [f"failed: {self.failed[i]}" if i in self.failed else "done" for i in self.slices]
-        attributes = {**self._provenance(), "source_sha256": source_hash}
-        write_result(output, **results, status=status, attributes=attributes, overwrite=self.job.overwrite)
-        picture = preview(
-            results["images"],
-            output.with_suffix(".png"),
-            unit=self.scan.unit,
-            pixel_size=self.scan.pixel_size if self.scan.unit == "1/mm" else None,
-            names=[f"slice {i}" for i in self.slices],
-            title=f"{self.file.name}, {self.job.solver}",
-        )
-        return Outcome(self.file, output, picture, len(self.slices), self.failed, self.seconds["all"])
-
-    def _block(self, block: range) -> None:
-        """Reconstruct some slices at once, or one by one where that fails."""
-        try:
-            result = self._solve(self.scan[block.start : block.stop], block)
-        except _SOLVER_ERRORS as error:
-            if len(block) > 1:
-                log.info("slices %d:%d fail together (%s); one by one", block.start, block.stop, error)
-                for i in block:
-                    self._block(range(i, i + 1))
-                return
-            self.failed[block.start] = _one_line(error)
-            log.warning("%s: slice %d failed: %s", self.file, block.start, self.failed[block.start])
-        else:
-            for k, i in enumerate(block):
-                if bool(torch.isfinite(result.image[k]).all()):
-                    self.images[i] = _sample(result, k)
-                else:
-                    self.failed[i] = f"{self.job.solver} gave an image with NaN or infinity"
-                    log.warning("%s: slice %d failed: %s", self.file, i, self.failed[i])
-        self._report(block, 1.0)
-
-    def _solve(self, problem: InverseProblem, block: range) -> Reconstruction:
-        generators = [slice_generator(self.job.seed, i) for i in block]
-
-        def callback(step: Step) -> None:
-            self._report(block, step.step / step.total)
-
-        result = self.solver(problem.to(self.device), self.prior, generator=generators, callback=callback)
-        for key, seconds in result.seconds.items():
-            self.seconds[key] = self.seconds.get(key, 0.0) + seconds
-        for key, count in result.evaluations.items():
-            self.evaluations[key] = self.evaluations.get(key, 0) + count
-        return result
-
-    def _report(self, block: range, part: float) -> None:
-        if self.progress is not None:
-            done = block.start - self.slices.start + part * len(block)
-            self.progress(Progress(self.file, done, len(self.slices)))
-
-    def _assembled(self) -> dict[str, Any]:
-        """The volumes, with NaN where a slice failed."""
-        first = next(iter(self.images.values()))
-
-        def volume(part: Callable[[Reconstruction], Tensor], axis: int = 0) -> Tensor:
-            blank = torch.full_like(part(first), torch.nan)
-            done = [part(self.images[i]) if i in self.images else blank for i in self.slices]
-            return torch.stack(done, axis)
-
-        results: dict[str, Any] = {"images": volume(lambda result: result.image)}
-        if first.std is not None:
-            results["std"] = volume(lambda result: result.std)
-        if first.samples is not None:
-            results["samples"] = volume(lambda result: result.samples, axis=1)
-        return results
-
-    def _provenance(self) -> dict[str, Any]:
-        """Everything that made the result, but for the source's SHA-256."""
-        first = next(iter(self.images.values()))
-        fits = [
-            float(self.images[i].history[-1])
-            for i in self.slices
-            if i in self.images and self.images[i].history
-        ]
-        return {
-            "unit": self.scan.unit,
-            "pixel_size": self.scan.pixel_size,
-            "source": str(self.file.resolve()),
-            "scan": self.scan.describe(),
-            "metadata": dict(self.scan.metadata),
-            "reading": self.job.reading(),
-            "slices": f"{self.slices.start}:{self.slices.stop}",
-            "solver": dict(first.solver),
-            "prior": first.prior,
-            "representation": None if first.representation is None else dict(first.representation),
-            "seed": self.job.seed,
-            "slice_seeds": "the first 8 bytes of SHA-256 of 'seed:slice', big-endian",
-            "batch": self.job.batch,
-            "device": str(self.device),
-            "precision": self.job.precision,
-            "data_fit": fits,
-            "seconds": dict(self.seconds),
-            "evaluations": dict(self.evaluations),
-            "versions": versions(),
-        }
-
-
-def versions() -> dict[str, str]:
-    """Of ctflow and of what computes for it."""
-    import platform
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {"python": platform.python_version()}
-    for name in ("torch", "numpy", "h5py", "numba", "diffusers", "astra-toolbox", "odl"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "none"
-    return {"ctflow": __version__, **found}
 
 
 def _outputs(job: Job) -> dict[Path, Path]:
@@ -303,19 +89,3 @@ def _prior(job: Job, device: torch.device) -> FlowPrior | None:
     from ctflow.flows.store import load_prior
 
     return load_prior(job.prior_name, precision=job.precision).to(device)
-
-
-def _sample(result: Reconstruction, k: int) -> Reconstruction:
-    """Sample `k` of a batch, in memory."""
-    return replace(
-        result,
-        image=result.image[k].cpu(),
-        std=None if result.std is None else result.std[k].cpu(),
-        samples=None if result.samples is None else result.samples[:, k].cpu(),
-        history=tuple(fit[k].cpu() for fit in result.history),
-        details={},
-    )
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
