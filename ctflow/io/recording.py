@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -44,6 +44,8 @@ class Recording:
         Whether the detector's offset is known; otherwise the rotation centre has to be found.
     read_truth
         Reads images (slices, height, width) that the file knows to be true, where it has them.
+    inspect
+        Says what looks wrong in one slice, one line each, after reading it.
     metadata
         What else the file says about itself, JSON-able.
     assumed, missing, problems
@@ -60,6 +62,7 @@ class Recording:
     noise: str
     axis_known: bool = True
     read_truth: Callable[[int, int], Tensor] | None = None
+    inspect: Callable[[int], tuple[str, ...]] | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
     assumed: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
@@ -84,3 +87,12 @@ def noise_in_words(noise: NoiseModel) -> str:
 
 def _about(value: float | Tensor) -> str:
     return f"about {value.mean().item():.4g}" if isinstance(value, Tensor) else f"{value:.4g}"
+
+
+def with_photons(noise: NoiseModel, photons: float | None) -> NoiseModel:
+    """Return Poisson noise with that many photons a bin; the noise as it is for None."""
+    if photons is None:
+        return noise
+    if isinstance(noise, PoissonTransmission):
+        return replace(noise, photons=photons)
+    return PoissonTransmission(photons)

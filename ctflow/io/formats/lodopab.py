@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ctflow.io.errors import ScanError
 from ctflow.io.fields import check_finite, dataset, find, opened
-from ctflow.io.recording import Recording
+from ctflow.io.recording import Recording, noise_in_words
 from operators.ct.geometry import Detector, ImageGrid
 from operators.noise import NoiseModel, PoissonTransmission
 
@@ -33,13 +33,14 @@ _MEASUREMENTS, _IMAGES = (_VIEWS, _BINS), (_SIZE, _SIZE)
 @dataclass(frozen=True)
 class _Read:
     path: Path
+    photons: float
 
     def __call__(self, start: int, stop: int, views: NDArray[np.intp]) -> tuple[Tensor, NoiseModel]:
         with opened(self.path) as file:
             stored = _stored(file, _MEASUREMENTS)[start:stop].astype(np.float32, copy=False)
         check_finite(self.path, "/data", stored, start)
         chosen = stored if len(views) == _VIEWS else stored[:, views]
-        return torch.from_numpy(chosen * np.float32(_LARGEST_ATTENUATION)), _noise()
+        return torch.from_numpy(chosen * np.float32(_LARGEST_ATTENUATION)), _noise(self.photons)
 
 
 def recognises(file: h5py.File) -> bool:
@@ -47,7 +48,7 @@ def recognises(file: h5py.File) -> bool:
     return isinstance(find(file, "/data"), h5py.Dataset)
 
 
-def recording(path: Path, angles_unit: str | None = None) -> Recording:
+def recording(path: Path, *, angles_unit: str | None = None, photons: float | None = None) -> Recording:
     """Return the geometry and the reader of a file of measurements.
 
     Raises
@@ -68,8 +69,8 @@ def recording(path: Path, angles_unit: str | None = None) -> Recording:
         detector=Detector(_BINS, pitch=_FIELD_OF_VIEW * math.sqrt(2) / _BINS),
         grid=ImageGrid((_SIZE, _SIZE), pixel_size=_FIELD_OF_VIEW / _SIZE),
         unit="1/mm",
-        read=_Read(path),
-        noise=f"Poisson, {_PHOTONS:g} photons a bin, counts of zero stored as 0.1",
+        read=_Read(path, _PHOTONS if photons is None else photons),
+        noise=noise_in_words(_noise(_PHOTONS if photons is None else photons)),
         assumed=("geometry and photon count: those published with LoDoPaB-CT; the file has neither",),
     )
 
@@ -115,5 +116,5 @@ def _stored(file: h5py.File, shape: tuple[int, int]) -> h5py.Dataset:
     )
 
 
-def _noise() -> PoissonTransmission:
-    return PoissonTransmission(photons=_PHOTONS, smallest_count=0.1)
+def _noise(photons: float) -> PoissonTransmission:
+    return PoissonTransmission(photons, smallest_count=0.1)

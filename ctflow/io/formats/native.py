@@ -45,7 +45,7 @@ from ctflow.io.fields import (
     opened,
     text,
 )
-from ctflow.io.recording import Recording, noise_in_words
+from ctflow.io.recording import Recording, noise_in_words, with_photons
 from operators.ct.geometry import Detector, ImageGrid, ParallelBeam
 from operators.noise import GaussianNoise, NoiseModel, PoissonTransmission
 
@@ -57,6 +57,7 @@ _UNITS = ("1/mm", "1/pixel")
 @dataclass(frozen=True)
 class _Read:
     path: Path
+    photons: float | None
 
     def __call__(self, start: int, stop: int, views: NDArray[np.intp]) -> tuple[Tensor, NoiseModel]:
         with opened(self.path) as file:
@@ -66,7 +67,7 @@ class _Read:
                 measurement = measurement[:, views]
             noise = _noise(file, stored.shape, slice(start, stop), views)
         check_finite(self.path, "/measurement", measurement, start)
-        return torch.from_numpy(measurement), noise
+        return torch.from_numpy(measurement), with_photons(noise, self.photons)
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def recognises(file: h5py.File) -> bool:
     return text(file.attrs.get("format")) == _FORMAT
 
 
-def recording(path: Path, angles_unit: str | None = None) -> Recording:
+def recording(path: Path, *, angles_unit: str | None = None, photons: float | None = None) -> Recording:
     """Return the geometry and the readers of a file.
 
     Raises
@@ -116,8 +117,8 @@ def recording(path: Path, angles_unit: str | None = None) -> Recording:
         detector=detector,
         grid=grid,
         unit=unit,
-        read=_Read(path),
-        noise=noise_in_words(noise),
+        read=_Read(path, photons),
+        noise=noise_in_words(with_photons(noise, photons)),
         read_truth=_ReadTruth(path) if has_truth else None,
         metadata=metadata,
     )

@@ -1,0 +1,304 @@
+"""Data Exchange (DXchange), the layout of synchrotron tomography files (De Carlo et al., 2014).
+
+`/exchange/data` (theta, y, x) holds detector counts, or in another order if its attribute `axes` says so;
+`data_white` and `data_dark` (frames, y, x) the flat and dark fields, in some files split into `_start` and
+`_end`; `theta` the angles in degrees. See https://dxfile.readthedocs.io.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ctflow.io.errors import ScanError
+from ctflow.io.fields import check_finite, check_slice_size, dataset, find, numbers, opened, scalar, text
+from ctflow.io.recording import Recording
+from operators.ct.corrections import estimate_gain, fill_invalid, flat_field, line_integrals, open_beam_counts
+from operators.ct.geometry import Detector, ImageGrid
+from operators.noise import NoiseModel, PoissonTransmission
+
+_DATA, _THETA, _DETECTOR = "/exchange/data", "/exchange/theta", "/measurement/instrument/detector"
+_SUFFIXES = ("", "_start", "_end")
+_SMALLEST_COUNT = 0.1
+_FEWEST_FLATS_FOR_GAIN, _ROWS_FOR_GAIN = 5, 8
+# A bin without beam says nothing; a photon count has to be positive.
+_NO_PHOTONS = 1e-20
+# A full turn is 6.28 radians: what spans less is either a very limited scan or not in degrees.
+_SUSPICIOUS_SPAN, _SUSPICIOUS_VIEWS = 6.4, 10
+_LARGEST_TRANSMISSION = 10.0
+_DEGREES = {"degree", "degrees", "deg", "°"}
+_RADIANS = {"radian", "radians", "rad"}
+_MILLIMETRES = {
+    **dict.fromkeys(("m", "meter", "meters", "metre", "metres"), 1e3),
+    **dict.fromkeys(("mm", "millimeter", "millimeters", "millimetre", "millimetres"), 1.0),
+    **dict.fromkeys(("um", "µm", "μm", "micron", "microns", "micrometer", "micrometers", "micrometre"), 1e-3),
+    **dict.fromkeys(("nm", "nanometer", "nanometers", "nanometre"), 1e-6),
+}
+
+
+@dataclass(frozen=True)
+class _Read:
+    path: Path
+    gain: float
+    photons: float | None
+    corrected: bool  # the data are transmissions, not counts
+
+    def __call__(self, start: int, stop: int, views: NDArray[np.intp]) -> tuple[Tensor, NoiseModel]:
+        transmission, photons = self._transmission(start, stop, views)
+        measured, _ = line_integrals(transmission, photons, _SMALLEST_COUNT)
+        filled, _ = fill_invalid(measured)
+        return filled, PoissonTransmission(photons, smallest_count=_SMALLEST_COUNT)
+
+    def problems(self, index: int) -> tuple[str, ...]:
+        """Return what looks wrong in one slice."""
+        with opened(self.path) as file:
+            views = np.arange(_axes(file)[1][0])
+        transmission, photons = self._transmission(index, index + 1, views)
+        _, lifted = line_integrals(transmission, photons, _SMALLEST_COUNT)
+        dead = int(torch.isnan(transmission[0]).all(0).sum())
+        found = []
+        if lifted:
+            share = f"{lifted} of {transmission.numel()} readings"
+            found.append(f"slice {index}: {share} are at or below the dark field; taken for 0.1 photons")
+        if dead:
+            found.append(f"slice {index}: {dead} bins see no beam; filled in and given no weight")
+        return tuple(found)
+
+    def _transmission(self, start: int, stop: int, views: NDArray[np.intp]) -> tuple[Tensor, Tensor]:
+        """Return transmission (slices, views, bins), NaN where there is no beam, and photons a bin."""
+        with opened(self.path) as file:
+            counts = _rows(file, _DATA, start, stop)
+            if len(views) != counts.shape[1]:
+                counts = counts[:, views]
+            check_finite(self.path, _DATA, counts, start)
+            if self.corrected:
+                _must_be_transmission(self.path, counts, start)
+                transmission = torch.from_numpy(counts)
+                open_beam = torch.ones(len(counts), 1, counts.shape[2])
+            else:
+                flats, darks = _flats(file, start, stop), _frames(file, "data_dark", start, stop)
+                transmission = flat_field(torch.from_numpy(counts), flats, darks)
+                open_beam = open_beam_counts(flats, darks)
+        photons = open_beam / self.gain
+        if self.photons is not None:
+            photons = torch.where(open_beam > 0, self.photons, 0.0)
+        return transmission, photons.clamp_min(_NO_PHOTONS)
+
+
+def recognises(file: h5py.File) -> bool:
+    """Whether the file has the group that all of these files have."""
+    return isinstance(find(file, "/exchange"), h5py.Group)
+
+
+def recording(path: Path, *, angles_unit: str | None = None, photons: float | None = None) -> Recording:
+    """Return the geometry and the reader of a file.
+
+    Without flat fields the file can be read only if `photons` is given: then its data are taken for
+    transmissions, already corrected.
+
+    Raises
+    ------
+    ScanError
+        If a field is missing, or contradicts another.
+    """
+    assumed: list[str] = []
+    missing: list[str] = []
+    with opened(path) as file:
+        views, rows, bins = _axes(file)[1]
+        check_slice_size(file, _DATA, views, bins)
+        corrected = _check_frames(file, rows, bins, photons)
+        angles = _angles(file, views, angles_unit, assumed, missing)
+        pixel_size = _pixel_size(file, assumed, missing)
+        gain, noise = 1.0, f"Poisson, {photons:g} photons a bin" if photons else ""
+        if corrected:
+            missing.append("flat fields")
+            assumed.append("data: transmissions, already corrected, since photons were given")
+        else:
+            if not _names(file, "data_dark"):
+                missing.append("dark fields")
+                assumed.append("dark fields: zero")
+            if photons is None:
+                gain, noise = _noise(file, rows, assumed)
+        metadata = {
+            name: value
+            for name, place in (("title", "/exchange/title"), ("sample", "/measurement/sample/name"))
+            if (value := text(find(file, place)))
+        }
+    if photons is not None:
+        noise = f"Poisson, {photons:g} photons a bin"
+    if pixel_size is None:
+        assumed.append("pixel size: 1, and the image in 1/pixel")
+    pitch = pixel_size or 1.0
+    read = _Read(path, gain, photons, corrected)
+    return Recording(
+        format="DXchange",
+        slices=rows,
+        angles=angles,
+        detector=Detector(bins, pitch),
+        grid=ImageGrid((bins, bins), pitch),
+        unit="1/pixel" if pixel_size is None else "1/mm",
+        read=read,
+        noise=noise,
+        axis_known=False,
+        inspect=read.problems,
+        metadata=metadata,
+        assumed=tuple(assumed),
+        missing=tuple(missing),
+    )
+
+
+def _axes(file: h5py.File, name: str = _DATA) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return where the axes theta (or frame), y, x lie in a dataset, and their lengths in that order."""
+    stored = dataset(file, name, ndim=3)
+    stated = text(stored.attrs.get("axes"))
+    order: tuple[int, ...] = (0, 1, 2)
+    if stated is not None:
+        words = [word.strip().lower() for word in stated.replace(",", ":").split(":")]
+        words = ["theta" if word.startswith(("theta", "angle")) else word for word in words]
+        if sorted(words) != ["theta", "x", "y"]:
+            expected = "an order of theta, y and x, such as 'theta:y:x'"
+            raise ScanError(file.filename, f"{name} attribute axes", found=repr(stated), expected=expected)
+        order = tuple(words.index(word) for word in ("theta", "y", "x"))
+    return order, tuple(stored.shape[axis] for axis in order)
+
+
+def _rows(file: h5py.File, name: str, start: int, stop: int) -> NDArray[np.float32]:
+    """Return rows of the detector, float32 (rows, views or frames, bins), checked to be finite."""
+    (theta, y, x), _ = _axes(file, name)
+    chosen = [slice(None)] * 3
+    chosen[y] = slice(start, stop)
+    block = file[name][tuple(chosen)].transpose(y, theta, x)
+    return np.ascontiguousarray(block, dtype=np.float32)
+
+
+def _names(file: h5py.File, stem: str) -> list[str]:
+    names = (f"/exchange/{stem}{suffix}" for suffix in _SUFFIXES)
+    return [name for name in names if find(file, name) is not None]
+
+
+def _frames(file: h5py.File, stem: str, start: int, stop: int) -> Tensor | None:
+    blocks = []
+    for name in _names(file, stem):
+        blocks.append(_rows(file, name, start, stop))
+        check_finite(file.filename, name, blocks[-1], start)
+    return torch.from_numpy(np.concatenate(blocks, axis=1)) if blocks else None
+
+
+def _flats(file: h5py.File, start: int, stop: int) -> Tensor:
+    flats = _frames(file, "data_white", start, stop)
+    if flats is None:
+        raise _no_flats(file)
+    return flats
+
+
+def _no_flats(file: h5py.File) -> ScanError:
+    return ScanError(
+        file.filename,
+        "/exchange/data_white",
+        found="nothing",
+        expected="flat fields (frames, y, x)",
+        hint="if the data are already corrected transmissions, pass photons= (counted by a bin without object)",
+    )
+
+
+def _check_frames(file: h5py.File, rows: int, bins: int, photons: float | None) -> bool:
+    """Check the shapes of flats and darks; return whether the data have to be corrected ones."""
+    for stem in ("data_white", "data_dark"):
+        for name in _names(file, stem):
+            shape = _axes(file, name)[1]
+            if shape[1:] != (rows, bins):
+                found = f"{shape[1]} rows of {shape[2]} bins"
+                expected = f"{rows} rows of {bins} bins as in {_DATA}"
+                raise ScanError(file.filename, name, found=found, expected=expected)
+    corrected = not _names(file, "data_white")
+    if corrected and photons is None:
+        raise _no_flats(file)
+    return corrected
+
+
+def _must_be_transmission(path: Path, values: NDArray[np.float32], first_slice: int) -> None:
+    largest = float(values.max())
+    if largest > _LARGEST_TRANSMISSION:
+        found = f"{largest:g} in the slices from {first_slice}"
+        expected = "transmissions near or below 1, as there are no flat fields"
+        raise ScanError(path, _DATA, found=found, expected=expected)
+
+
+def _noise(file: h5py.File, rows: int, assumed: list[str]) -> tuple[float, str]:
+    """Return detector counts a photon, and the noise in words, from flats in the middle of the detector."""
+    start = max(0, rows // 2 - _ROWS_FOR_GAIN // 2)
+    stop = min(rows, start + _ROWS_FOR_GAIN)
+    flats, darks = _flats(file, start, stop), _frames(file, "data_dark", start, stop)
+    frames = flats.shape[1]
+    gain = estimate_gain(flats, darks) if frames >= _FEWEST_FLATS_FOR_GAIN else None
+    if gain is None:
+        assumed.append("counts: one for each photon")
+    else:
+        assumed.append(
+            f"counts: {gain:.4g} for each photon, estimated from the spread of {frames} flat frames"
+        )
+    photons = open_beam_counts(flats, darks).median().item() / (gain or 1.0)
+    return gain or 1.0, f"Poisson, about {photons:.4g} photons a bin"
+
+
+def _angles(
+    file: h5py.File, views: int, unit: str | None, assumed: list[str], missing: list[str]
+) -> NDArray[np.float64]:
+    if find(file, _THETA) is None:
+        missing.append("theta (angles)")
+        assumed.append("theta: equally spaced from 0 to 180 degrees, both included")
+        return np.linspace(0, np.pi, views)
+    angles = numbers(file, _THETA)
+    if len(angles) != views:
+        shape = dataset(file, _DATA, ndim=3).shape
+        found, hint = f"{len(angles)} angles for the {views} views of {_DATA}", None
+        if len(angles) in shape:
+            found += f" with shape {shape}: wrong axes order"
+            hint = f"write the order into the attribute axes of {_DATA}, such as 'y:theta:x'"
+        raise ScanError(file.filename, _THETA, found=found, expected="one angle a view", hint=hint)
+    stated = (text(file[_THETA].attrs.get("units")) or "").strip().lower()
+    span = float(np.ptp(angles))
+    if unit is None:
+        hint = 'pass angles_unit="radians" or angles_unit="degrees"'
+        if stated and stated not in _DEGREES | _RADIANS:
+            expected = "degrees or radians"
+            raise ScanError(
+                file.filename, f"{_THETA} attribute units", found=repr(stated), expected=expected, hint=hint
+            )
+        too_small = not stated and span < _SUSPICIOUS_SPAN and views > _SUSPICIOUS_VIEWS
+        too_large = stated in _RADIANS and span > 4 * _SUSPICIOUS_SPAN
+        if too_small or too_large:
+            found = f"{views} angles over {span:.4g}, in {stated or 'an unstated unit'}"
+            expected = "angles in radians" if too_large else "angles in degrees"
+            raise ScanError(file.filename, _THETA, found=found, expected=expected, hint=hint)
+        unit = "radians" if stated in _RADIANS else "degrees"
+        if not stated:
+            assumed.append("theta: in degrees")
+    return np.deg2rad(angles) if unit == "degrees" else angles
+
+
+def _pixel_size(file: h5py.File, assumed: list[str], missing: list[str]) -> float | None:
+    """Return the pixel size in mm, or None."""
+    for name in ("actual_pixel_size_x", "actual_pixel_size", "pixel_size_x", "pixel_size"):
+        place = f"{_DETECTOR}/{name}"
+        size = scalar(file, place)
+        if size is None:
+            continue
+        if size <= 0:
+            raise ScanError(file.filename, place, found=size, expected="a positive length")
+        unit = (text(file[place].attrs.get("units")) or "").strip()
+        factor = _MILLIMETRES.get(unit.lower())
+        if factor is None:
+            missing.append(f"unit of {place} (found {unit!r}); give the pixel size in mm")
+            return None
+        if not name.startswith("actual"):
+            assumed.append(f"pixel size: {place}, with no magnification between sample and detector")
+        return size * factor
+    missing.append("pixel size")
+    return None
