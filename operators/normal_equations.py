@@ -63,11 +63,10 @@ def conjugate_gradients(
     ----------
     Hestenes and Stiefel, J. Res. Natl. Bur. Stand. 49 (1952).
     """
-    dims = tuple(range(-event_dims, 0))
 
     def inner(u: Tensor, v: Tensor) -> Tensor:
-        product = u.conj() * v if u.is_complex() else u * v
-        return product.real.sum(dims, keepdim=True) if u.is_complex() else product.sum(dims, keepdim=True)
+        product = torch.linalg.vecdot(u.flatten(-event_dims), v.flatten(-event_dims)).real
+        return product.reshape(product.shape + (1,) * event_dims)
 
     if start is None:
         x, residual = torch.zeros_like(b), b.clone()
@@ -88,14 +87,15 @@ def conjugate_gradients(
         # A direction that Q annihilates, or that rounding made negative, has nothing left to give.
         active = active & (curvature > 0)
         step = torch.where(active, energy / curvature.clamp_min(floor), 0)
-        x += step * direction
-        residual -= step * image
+        x.addcmul_(step, direction)
+        residual.addcmul_(-step, image)
         renewed = inner(residual, residual)
         iterations += active
         ratio = torch.where(active, renewed / energy.clamp_min(floor), 0)
         energy = torch.where(active, renewed, energy)
         active = active & (energy > target)
-        direction = torch.where(active, residual + ratio * direction, direction)
+        # Of samples that are done the direction no longer matters: they take no step.
+        direction.mul_(ratio).add_(residual)
     squeezed = (slice(None),) * (b.ndim - event_dims) + (0,) * event_dims
     relative = energy.sqrt() / reference.clamp_min(floor)
     return Solution(x, iterations[squeezed], relative[squeezed])
@@ -113,10 +113,11 @@ def damped_least_squares(
 ) -> Solution:
     """Argmin |A x - y|_W^2 + damping |x|^2 by conjugate gradients; see `LinearOperator.solve`."""
     gram = operator.gram
+    factor = torch.as_tensor(damping, dtype=y.dtype.to_real(), device=y.device)
 
     def normal(x: Tensor) -> Tensor:
         product = gram(x) if weights is None else operator.adjoint(weights * operator(x))
-        return product + damping * x
+        return torch.addcmul(product, factor, x)
 
     b = operator.adjoint(y if weights is None else weights * y)
     return conjugate_gradients(
