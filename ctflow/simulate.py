@@ -15,8 +15,6 @@ from operators.ct.geometry import Detector, ImageGrid, ParallelBeam
 from operators.ct.ray_transform import RayTransform
 from operators.noise import Generators, NoiseModel, PoissonTransmission
 
-# Seeds of phantoms that no bundled prior was trained on start here.
-FIRST_HELD_OUT_SEED = 10**9
 _REFINEMENT = 2
 
 
@@ -143,7 +141,7 @@ def simulate_preset(preset: str, seeds: Sequence[int], **changes: Any) -> Simula
     from ctflow.phantoms import random_anatomy
 
     settings = scan_settings(preset, **changes)
-    images = torch.stack([random_anatomy(seed, _REFINEMENT * settings.size) for seed in seeds])
+    images = torch.stack([random_anatomy(seed, (_REFINEMENT * settings.size,) * 2) for seed in seeds])
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     return simulate_scan(images, settings.operator(), settings.noise(), generators)
 
