@@ -19,6 +19,7 @@ from torch import Tensor
 from ctflow.io.errors import ScanError
 from ctflow.io.fields import check_finite, check_slice_size, dataset, find, numbers, opened, scalar, text
 from ctflow.io.recording import Recording
+from ctflow.io.units import angle_unit, millimetres
 from operators.ct.corrections import estimate_gain, fill_invalid, flat_field, line_integrals, open_beam_counts
 from operators.ct.geometry import Detector, ImageGrid
 from operators.noise import NoiseModel, PoissonTransmission
@@ -32,14 +33,6 @@ _NO_PHOTONS = 1e-20
 # A full turn is 6.28 radians: what spans less is either a very limited scan or not in degrees.
 _SUSPICIOUS_SPAN, _SUSPICIOUS_VIEWS = 6.4, 10
 _LARGEST_TRANSMISSION = 10.0
-_DEGREES = {"degree", "degrees", "deg", "°"}
-_RADIANS = {"radian", "radians", "rad"}
-_MILLIMETRES = {
-    **dict.fromkeys(("m", "meter", "meters", "metre", "metres"), 1e3),
-    **dict.fromkeys(("mm", "millimeter", "millimeters", "millimetre", "millimetres"), 1.0),
-    **dict.fromkeys(("um", "µm", "μm", "micron", "microns", "micrometer", "micrometers", "micrometre"), 1e-3),
-    **dict.fromkeys(("nm", "nanometer", "nanometers", "nanometre"), 1e-6),
-}
 
 
 @dataclass(frozen=True)
@@ -132,8 +125,6 @@ def recording(path: Path, *, angles_unit: str | None = None, photons: float | No
         }
     if photons is not None:
         noise = f"Poisson, {photons:g} photons a bin"
-    if pixel_size is None:
-        assumed.append("pixel size: 1, and the image in 1/pixel")
     pitch = pixel_size or 1.0
     read = _Read(path, gain, photons, corrected)
     return Recording(
@@ -203,7 +194,7 @@ def _no_flats(file: h5py.File) -> ScanError:
         "/exchange/data_white",
         found="nothing",
         expected="flat fields (frames, y, x)",
-        hint="if the data are already corrected transmissions, pass photons= (counted by a bin without object)",
+        hint="if the data are already corrected transmissions, pass photons= (a bin's count without object)",
     )
 
 
@@ -262,22 +253,23 @@ def _angles(
             found += f" with shape {shape}: wrong axes order"
             hint = f"write the order into the attribute axes of {_DATA}, such as 'y:theta:x'"
         raise ScanError(file.filename, _THETA, found=found, expected="one angle a view", hint=hint)
-    stated = (text(file[_THETA].attrs.get("units")) or "").strip().lower()
+    stated = (text(file[_THETA].attrs.get("units")) or "").strip()
+    known = angle_unit(stated)
     span = float(np.ptp(angles))
     if unit is None:
         hint = 'pass angles_unit="radians" or angles_unit="degrees"'
-        if stated and stated not in _DEGREES | _RADIANS:
+        if stated and known is None:
             expected = "degrees or radians"
             raise ScanError(
                 file.filename, f"{_THETA} attribute units", found=repr(stated), expected=expected, hint=hint
             )
         too_small = not stated and span < _SUSPICIOUS_SPAN and views > _SUSPICIOUS_VIEWS
-        too_large = stated in _RADIANS and span > 4 * _SUSPICIOUS_SPAN
+        too_large = known == "radians" and span > 4 * _SUSPICIOUS_SPAN
         if too_small or too_large:
             found = f"{views} angles over {span:.4g}, in {stated or 'an unstated unit'}"
             expected = "angles in radians" if too_large else "angles in degrees"
             raise ScanError(file.filename, _THETA, found=found, expected=expected, hint=hint)
-        unit = "radians" if stated in _RADIANS else "degrees"
+        unit = known or "degrees"
         if not stated:
             assumed.append("theta: in degrees")
     return np.deg2rad(angles) if unit == "degrees" else angles
@@ -293,12 +285,11 @@ def _pixel_size(file: h5py.File, assumed: list[str], missing: list[str]) -> floa
         if size <= 0:
             raise ScanError(file.filename, place, found=size, expected="a positive length")
         unit = (text(file[place].attrs.get("units")) or "").strip()
-        factor = _MILLIMETRES.get(unit.lower())
+        factor = millimetres(unit)
         if factor is None:
             missing.append(f"unit of {place} (found {unit!r}); give the pixel size in mm")
             return None
         if not name.startswith("actual"):
             assumed.append(f"pixel size: {place}, with no magnification between sample and detector")
         return size * factor
-    missing.append("pixel size")
     return None

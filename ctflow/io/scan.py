@@ -1,0 +1,329 @@
+"""A measured file as a lazy sequence of inverse problems."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from importlib import import_module
+from operator import index as operator_index
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ctflow.io.errors import ScanError
+from ctflow.io.fields import opened
+from ctflow.io.recording import Recording
+from ctflow.problem import InverseProblem
+from operators.ct.corrections import STRIPE_WIDTH
+from operators.ct.corrections import remove_stripes as without_stripes
+from operators.ct.geometry import Detector, ImageGrid, ParallelBeam
+from operators.ct.ray_transform import RayTransform
+from operators.ct.rotation_centre import find_rotation_centre
+from operators.noise import NoiseModel
+
+# In the order in which they are tried: the more a format says about itself, the earlier.
+_FORMATS = {"ctflow": "native", "DXchange": "dxchange", "LoDoPaB-CT": "lodopab"}
+
+
+def open_scan(
+    path: str | Path,
+    *,
+    views: int | None = None,
+    centre: float | None = None,
+    pixel_size: float | None = None,
+    angles_unit: str | None = None,
+    remove_stripes: bool = False,
+    photons: float | None = None,
+    size: int | None = None,
+) -> Scan:
+    """Open a measured HDF5 file; its format is told by its content.
+
+    Nothing but the description is read now.
+
+    Parameters
+    ----------
+    path
+        The file.
+    views
+        Use only so many of the angles, spread evenly.
+    centre
+        Where the rotation axis falls on the detector, in bins (0 is the middle of the first bin), instead
+        of what the file says or of what the search finds.
+    pixel_size
+        Width of a detector bin, and for square grids of as many pixels as bins of a pixel, in mm. Lengths
+        that the file states are scaled to it.
+    angles_unit
+        "degrees" or "radians", for files that say neither or the wrong one.
+    remove_stripes
+        Whether bins that read too high or too low in every view are corrected.
+    photons
+        What a bin counts without an object, for the noise. A DXchange file without flat fields is read
+        with it as one of corrected transmissions.
+    size
+        Height and width of the image in pixels, about the rotation axis; of unchanged pixel size.
+
+    Raises
+    ------
+    ScanError
+        If the file cannot be read, is of no known format, lacks a field, contradicts itself, or an
+        argument does not go with it.
+    """
+    path = Path(path).absolute()
+    for name, value in (("pixel_size", pixel_size), ("photons", photons)):
+        if value is not None and not (math.isfinite(value) and value > 0):
+            raise ScanError(path, name, found=value, expected="a positive number")
+    if angles_unit not in (None, "degrees", "radians"):
+        raise ScanError(path, "angles_unit", found=repr(angles_unit), expected="'degrees' or 'radians'")
+    recording = _recording(path, angles_unit, photons)
+    total, bins = recording.sinogram_shape
+    for name, value, most in (("views", views, total), ("size", size, 2**15)):
+        if value is not None and not 1 <= value <= most:
+            raise ScanError(path, name, found=value, expected=f"a number from 1 to {most}")
+    if centre is not None and not 0 <= centre <= bins - 1:
+        expected = f"a bin from 0 to {bins - 1}"
+        raise ScanError(path, "centre", found=centre, expected=expected)
+    return Scan(path, recording, views, centre, pixel_size, remove_stripes, size)
+
+
+def _recording(path: Path, angles_unit: str | None, photons: float | None) -> Recording:
+    modules = [import_module(f"ctflow.io.formats.{name}") for name in _FORMATS.values()]
+    with opened(path) as file:
+        chosen = next((module for module in modules if module.recognises(file)), None)
+        names = ", ".join(file) or "nothing"
+    if chosen is None:
+        expected = f"one of the formats {', '.join(_FORMATS)}"
+        raise ScanError(path, "format", found=f"a file that contains {names[:200]}", expected=expected)
+    return chosen.recording(path, angles_unit=angles_unit, photons=photons)
+
+
+def _spread(angles: NDArray[np.float64], count: int | None) -> NDArray[np.intp]:
+    """Return the indices of `count` views, evenly spread in angle, in the order of acquisition."""
+    total = len(angles)
+    if count is None:
+        return np.arange(total)
+    # Interlaced scans do not acquire their angles in order.
+    order = np.argsort(angles, kind="stable")
+    return np.sort(order[np.arange(count) * total // count])
+
+
+def _one_slice(noise: NoiseModel) -> NoiseModel:
+    """Return the noise of the only slice of a batch, without the batch axis."""
+    values = {field.name: getattr(noise, field.name) for field in fields(noise)}  # type: ignore[arg-type]
+    single = {
+        name: value[0] for name, value in values.items() if isinstance(value, Tensor) and value.ndim == 3
+    }
+    return replace(noise, **single)  # type: ignore[type-var]
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """The slices of one file, each an inverse problem that is read when it is asked for.
+
+    ``len(scan)``; ``scan[i]`` with measurement (views, bins); ``scan[a:b]`` with (slices, views, bins).
+    The file is opened for each access, so that a scan can be sent to other processes. Made by `open_scan`.
+    """
+
+    path: Path
+    recording: Recording
+    views: int | None = None
+    given_centre: float | None = None
+    given_pixel_size: float | None = None
+    remove_stripes: bool = False
+    size: int | None = None
+
+    def __len__(self) -> int:
+        return self.recording.slices
+
+    @overload
+    def __getitem__(self, index: int) -> InverseProblem: ...
+    @overload
+    def __getitem__(self, index: slice) -> InverseProblem: ...
+    def __getitem__(self, index: int | slice) -> InverseProblem:
+        """One problem for an index, one batched problem for a slice."""
+        start, stop = self._range(index)
+        measurement, noise = self._read(start, stop, self._views)
+        if self.remove_stripes:
+            width = min(STRIPE_WIDTH, (measurement.shape[-1] - 1) // 2 * 2 + 1)
+            measurement = without_stripes(measurement, width)
+        if not isinstance(index, slice):
+            measurement, noise = measurement[0], _one_slice(noise)
+        return InverseProblem(self.operator, measurement, noise)
+
+    def __iter__(self) -> Iterator[InverseProblem]:
+        return (self[index] for index in range(len(self)))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but the operator, which is made anew where the scan arrives."""
+        return {name: value for name, value in self.__dict__.items() if name != "operator"}
+
+    def truth(self, index: int | slice) -> Tensor | None:
+        """Return the image that was measured, (height, width) or (slices, height, width), where known.
+
+        It is in the scan's unit, and None for an image of another size than the file's.
+        """
+        if self.recording.read_truth is None or self.size is not None:
+            return None
+        images = self.recording.read_truth(*self._range(index)) / self._scale
+        return images if isinstance(index, slice) else images[0]
+
+    @property
+    def unit(self) -> str:
+        """Unit of the image: "1/mm", or "1/pixel" where the pixel size is unknown."""
+        return self.recording.unit if self.given_pixel_size is None else "1/mm"
+
+    @property
+    def pixel_size(self) -> float | None:
+        """Height and width of the image's pixels in mm, or None where it is unknown."""
+        return self.grid.pixel_height if self.unit == "1/mm" else None
+
+    @cached_property
+    def grid(self) -> ImageGrid:
+        """The pixels of the image."""
+        grid = self.recording.grid
+        return ImageGrid(
+            grid.shape if self.size is None else (self.size, self.size),
+            (grid.pixel_height * self._scale, grid.pixel_width * self._scale),
+            (grid.center[0] * self._scale, grid.center[1] * self._scale),
+        )
+
+    @cached_property
+    def centre(self) -> float:
+        """Where the rotation axis falls on the detector, in bins; searched in the middle slice if unknown.
+
+        Raises
+        ------
+        ScanError
+            If it is unknown and cannot be found.
+        """
+        detector = self.recording.detector
+        if self.given_centre is not None:
+            return float(self.given_centre)
+        if self.recording.axis_known:
+            return (detector.bins - 1) / 2 - detector.offset / detector.pitch
+        middle = len(self) // 2
+        measurement, _ = self._read(middle, middle + 1, _spread(self.recording.angles, None))
+        try:
+            return find_rotation_centre(measurement[0], self.recording.angles)
+        except ValueError as error:
+            expected = f"a rotation axis visible in slice {middle}"
+            raise ScanError(
+                self.path, "rotation centre", found=error, expected=expected, hint="pass centre= in bins"
+            ) from error
+
+    @cached_property
+    def geometry(self) -> ParallelBeam:
+        """The rays of one slice."""
+        return self._geometry(self.centre)
+
+    @cached_property
+    def operator(self) -> RayTransform:
+        """The ray transform that all slices share."""
+        return RayTransform(self.geometry, self.grid)
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What a result should say about where it comes from; JSON-able."""
+        return {
+            "file": dict(self.recording.metadata),
+            "format": self.recording.format,
+            "settings": {
+                "views": self.views,
+                "centre": self.given_centre,
+                "pixel_size": self.given_pixel_size,
+                "remove_stripes": self.remove_stripes,
+                "size": self.size,
+            },
+            "description": self.describe(),
+        }
+
+    def describe(self) -> dict[str, Any]:
+        """Return what is in the file, what was assumed and what is missing; JSON-able.
+
+        Reads the middle slice. What is wrong with it is listed under `problems`, not raised.
+        """
+        recording, problems = self.recording, list(self.recording.problems)
+        assumed, missing = list(recording.assumed), list(recording.missing)
+        centre: float | None = None
+        try:
+            centre = self.centre
+            problems += recording.inspect(len(self) // 2) if recording.inspect else ()
+        except ScanError as error:
+            problems.append(str(error))
+        if self.unit == "1/pixel":
+            missing.append("pixel size")
+            assumed.append("pixel size: 1, so that the image is in 1/pixel")
+        geometry = self._geometry((recording.detector.bins - 1) / 2 if centre is None else centre)
+        degrees = np.rad2deg(geometry.angles)
+        return {
+            "format": recording.format,
+            "path": str(self.path),
+            "slices": len(self),
+            "views": geometry.views,
+            "views_in_file": len(recording.angles),
+            "bins": geometry.detector.bins,
+            "angles": [float(degrees.min()), float(degrees.max())],
+            "geometry": self._lengths(geometry.describe()),
+            "grid": self._lengths(self.grid.describe()),
+            "pixel_size": self.pixel_size,
+            "unit": self.unit,
+            "noise": recording.noise,
+            "centre": centre,
+            "centre_is": self._centre_is,
+            "assumed": assumed,
+            "missing": missing,
+            "problems": problems,
+        }
+
+    @property
+    def _centre_is(self) -> str:
+        if self.given_centre is not None:
+            return "given"
+        return "from the file" if self.recording.axis_known else "estimated"
+
+    @cached_property
+    def _views(self) -> NDArray[np.intp]:
+        return _spread(self.recording.angles, self.views)
+
+    @property
+    def _scale(self) -> float:
+        """New over old lengths."""
+        return 1.0 if self.given_pixel_size is None else self.given_pixel_size / self.recording.detector.pitch
+
+    def _geometry(self, centre: float) -> ParallelBeam:
+        bins, pitch = self.recording.detector.bins, self.recording.detector.pitch * self._scale
+        offset = ((bins - 1) / 2 - centre) * pitch
+        return ParallelBeam(self.recording.angles[self._views], Detector(bins, pitch, offset))
+
+    def _lengths(self, words: str) -> str:
+        return words if self.unit == "1/mm" else words.replace(" mm", " pixels")
+
+    def _range(self, index: int | slice) -> tuple[int, int]:
+        if isinstance(index, slice):
+            start, stop, step = index.indices(len(self))
+            if step != 1 or start >= stop:
+                expected = f"a range of neighbouring slices within 0:{len(self)}"
+                raise ScanError(self.path, "slices", found=index, expected=expected)
+            return start, stop
+        position = operator_index(index)
+        if not -len(self) <= position < len(self):
+            raise IndexError(f"{self.path}: slice {position} of {len(self)}")
+        position %= len(self)
+        return position, position + 1
+
+    def _read(self, start: int, stop: int, views: NDArray[np.intp]) -> tuple[Tensor, NoiseModel]:
+        total, bins = self.recording.sinogram_shape
+        needed = (stop - start) * total * bins * 4
+        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        if needed > there:
+            found = f"{stop - start} slices of together {needed / 2**30:.1f} GiB"
+            expected = f"slices that fit into {there / 2**30:.1f} GiB of memory"
+            raise ScanError(
+                self.path, "slices", found=found, expected=expected, hint="ask for fewer at a time"
+            )
+        return self.recording.read(start, stop, views)
