@@ -123,14 +123,14 @@ class FileRun:
                     self._block(range(i, i + 1))
                 return
             self.failed[block.start] = _one_line(error)
-            log.warning("%s: slice %d failed: %s", self.file, block.start, self.failed[block.start])
+            log.info("%s: slice %d failed: %s", self.file, block.start, self.failed[block.start])
         else:
             for k, i in enumerate(block):
                 if bool(torch.isfinite(result.image[k]).all()):
                     self.images[i] = _sample(result, k)
                 else:
                     self.failed[i] = f"{self.job.solver} gave an image with NaN or infinity"
-                    log.warning("%s: slice %d failed: %s", self.file, i, self.failed[i])
+                    log.info("%s: slice %d failed: %s", self.file, i, self.failed[i])
         self._report(block, 1.0)
 
     def _solve(self, problem: InverseProblem, block: range) -> Reconstruction:

@@ -45,7 +45,7 @@ class Job(BaseModel):
     views
         Use this many of the angles, evenly spaced.
     centre
-        The rotation axis on the detector in bins, or "auto" to search for it.
+        Where the rotation axis falls on the detector, in bins; what the file says, or searched for.
     pixel_size
         Of the image, in mm.
     size
@@ -72,7 +72,7 @@ class Job(BaseModel):
     precision: Literal["float32", "bfloat16"] = "float32"
     overwrite: bool = False
     views: int | None = Field(default=None, ge=1)
-    centre: float | Literal["auto"] | None = None
+    centre: float | None = None
     pixel_size: float | None = Field(default=None, gt=0)
     size: int | None = Field(default=None, ge=1)
     angles_unit: Literal["degrees", "radians"] | None = None
@@ -127,7 +127,7 @@ class Job(BaseModel):
 def load_job(config: Path | None, values: Mapping[str, Any]) -> Job:
     """The job of a YAML file and of values from the command line, which win.
 
-    Paths are relative to the current folder in both. Solver settings of the two are merged; those in the
+    Relative paths in the file start at the file's folder. Solver settings of the two are merged; those in the
     file are left out where the command line names another solver than the file.
 
     Raises
@@ -209,7 +209,15 @@ def _read(config: Path) -> dict[str, Any]:
         raise ValueError(f"{config}: expected YAML, found a mistake{where}: {problem}") from error
     if not isinstance(written, dict):
         raise ValueError(f"{config}: expected keys and values, found {type(written).__name__}")
-    return {str(key).replace("-", "_"): value for key, value in written.items()}
+    job = {str(key).replace("-", "_"): value for key, value in written.items()}
+    folder = config.parent
+    if isinstance(files := job.get("files"), list | str):
+        job["files"] = [folder / file for file in ([files] if isinstance(files, str) else files)]
+    if isinstance(output := job.get("output"), str):
+        job["output"] = folder / output
+    if isinstance(prior := job.get("prior"), str) and (folder / f"{prior}.json").is_file():
+        job["prior"] = str(folder / prior)
+    return job
 
 
 def _one_line(error: ValidationError) -> str:
@@ -224,6 +232,4 @@ def _one_line(error: ValidationError) -> str:
         return str(cause)
     expected = first["msg"].removeprefix("Input should be ").replace("a valid i", "an i")
     expected = expected.replace("a valid ", "a ")
-    if place == "centre":
-        expected = "a number of bins or 'auto'"
     return f"{place}: expected {expected}, found {first['input']!r}"

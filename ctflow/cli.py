@@ -1,0 +1,258 @@
+"""The `ctflow` command. What it needs is imported by the command that needs it, so that `--help` is quick."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ctflow import __version__
+
+app = typer.Typer(
+    name="ctflow",
+    help="CT and MR images from scanner measurements, with exact physics and flow-matching priors.",
+    epilog="Exit codes: 0 done, 1 some slices failed, 2 bad usage or bad input.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+# What typer raises for bad usage; its exact home differs between releases.
+_UsageError: type[Exception] = typer.BadParameter.__bases__[0]
+_INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command and exit; errors are one line."""
+    command = typer.main.get_command(app)
+    try:
+        code = command.main(args=None if arguments is None else list(arguments), standalone_mode=False)
+    except _UsageError as error:
+        code = _fail(getattr(error, "format_message", error.__str__)())
+    except BrokenPipeError:  # the reader, such as `head`, has had enough
+        sys.stderr.close()
+        code = 0
+    except (ValueError, OSError) as error:
+        code = _fail(error)
+    except ImportError as error:
+        code = _fail(f"{error}; see the README on how to install what is missing")
+    except (KeyboardInterrupt, typer.Abort):
+        typer.echo("interrupted; nothing unfinished was kept", err=True)
+        code = _INTERRUPTED
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"ctflow {__version__}")
+        raise typer.Exit
+
+
+Files = Annotated[list[Path] | None, typer.Argument(metavar="FILES...", help="Measured files.")]
+Output = Annotated[
+    Path | None, typer.Option("--output", "-o", help="The file to write; a folder for several.")
+]
+Centre = Annotated[float | None, typer.Option(help="Rotation axis on the detector, in bins.")]
+PixelSize = Annotated[float | None, typer.Option(help="Of the image, in mm.")]
+Size = Annotated[int | None, typer.Option(help="Height and width of the image, in pixels.")]
+AnglesUnit = Annotated[
+    str | None, typer.Option(help="degrees or radians, where the file is silent or wrong.")
+]
+Photons = Annotated[float | None, typer.Option(help="Per bin without an object, where the file is silent.")]
+RemoveStripes = Annotated[bool | None, typer.Option("--remove-stripes", help="Reduce ring artefacts.")]
+Views = Annotated[int | None, typer.Option(help="Use this many of the angles, evenly spaced.")]
+
+
+@app.command()
+def info(
+    file: Annotated[Path, typer.Argument(help="A measured file.")],
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    views: Views = None,
+    centre: Centre = None,
+    pixel_size: PixelSize = None,
+    size: Size = None,
+    angles_unit: AnglesUnit = None,
+    photons: Photons = None,
+) -> None:
+    """Show what a measured file holds, what is assumed about it, and what is missing."""
+    from ctflow.io.scan import open_scan
+    from ctflow.pipeline.job import load_job
+
+    given: dict[str, Any] = {"views": views, "centre": centre, "pixel_size": pixel_size, "size": size}
+    given |= {"angles_unit": angles_unit, "photons": photons}
+    job = load_job(None, {"files": [file], "output": "-", "solver": "fbp", **given})
+    described = open_scan(file, **job.reading()).describe()
+    typer.echo(json.dumps(described, indent=2) if as_json else "\n".join(_lines(described)))
+
+
+@app.command()
+def reconstruct(
+    files: Files = None,
+    output: Output = None,
+    solver: Annotated[str | None, typer.Option(help="fbp, cgls, sirt, tv or flower (default).")] = None,
+    prior: Annotated[
+        str | None, typer.Option(help="A bundled prior's name, such as ct-small, or a path.")
+    ] = None,
+    views: Views = None,
+    slices: Annotated[str | None, typer.Option(help="a:b, or one number; all unless given.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, or auto (default).")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="Of the network: float32 (default) or bfloat16.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the randomness; 0 unless given.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A setting of the solver; repeatable."),
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Short for --set steps=N.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Slices computed at a time; 4 unless given.")] = None,
+    config: Annotated[Path | None, typer.Option(help="A YAML file with these settings as keys.")] = None,
+    overwrite: Annotated[bool | None, typer.Option("--overwrite", help="Replace an existing output.")] = None,
+    centre: Centre = None,
+    pixel_size: PixelSize = None,
+    size: Size = None,
+    angles_unit: AnglesUnit = None,
+    photons: Photons = None,
+    remove_stripes: RemoveStripes = None,
+) -> None:
+    """Reconstruct measured files, each into an HDF5 file with a PNG preview beside it."""
+    from ctflow.pipeline.job import load_job
+
+    given: dict[str, Any] = {"files": files or None, "output": output, "solver": solver, "prior": prior}
+    given |= {"settings": _settings(settings or [], steps), "device": device, "precision": precision}
+    given |= {
+        "slices": slices,
+        "seed": seed,
+        "batch": batch,
+        "overwrite": overwrite,
+        "views": views,
+        "centre": centre,
+    }
+    given |= {"pixel_size": pixel_size, "size": size, "angles_unit": angles_unit, "photons": photons}
+    job = load_job(config, {**given, "remove_stripes": remove_stripes})
+
+    from ctflow.pipeline.run import run
+    from ctflow.progress import shown
+
+    with shown() as progress:
+        outcomes = run(job, progress)
+    for outcome in outcomes:
+        for index, reason in outcome.failed.items():
+            typer.echo(f"{outcome.file}: slice {index} failed: {reason}", err=True)
+        done = outcome.slices - len(outcome.failed)
+        if outcome.output is not None:
+            typer.echo(f"{outcome.output}: {_counted(done, 'slice')} in {outcome.seconds:.1f} s")
+            typer.echo(f"{outcome.picture}")
+    raise typer.Exit(1 if any(outcome.failed for outcome in outcomes) else 0)
+
+
+@app.command()
+def simulate(
+    preset: Annotated[str, typer.Argument(help="lodopab-like or sparse-view.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")],
+    number: Annotated[int, typer.Option("-n", min=1, help="Slices, each of another body.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Of bodies and noise.")] = 0,
+    views: Annotated[int | None, typer.Option(min=1, help="Angles over half a turn.")] = None,
+    photons: Annotated[float | None, typer.Option(help="Per bin without an object.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")] = False,
+) -> None:
+    """Simulate a scan of imagined bodies, none of which a bundled prior was trained on."""
+    from ctflow.io.formats.native import write_scan
+    from ctflow.io.results import check_writable
+    from ctflow.phantoms import HELD_OUT
+    from ctflow.simulate import scan_settings, simulate_preset
+
+    given = {"views": views, "photons": photons}
+    changes = {name: value for name, value in given.items() if value is not None}
+    settings = scan_settings(preset, **changes)
+    check_writable(output, overwrite)
+    seeds = range(HELD_OUT + seed, HELD_OUT + seed + number)
+    scan = simulate_preset(preset, seeds, **changes)
+    operator = settings.operator()
+    metadata = {"simulated": preset, "changes": changes, "seeds": list(seeds), "ctflow": __version__}
+    write_scan(
+        output,
+        scan.problem.measurement,
+        operator.geometry,
+        operator.grid,
+        scan.problem.noise,
+        truth=scan.truth,
+        metadata=metadata,
+        overwrite=overwrite,
+    )
+    typer.echo(f"{output}: {_counted(number, 'slice')} of {settings.size} x {settings.size} pixels")
+
+
+@app.command()
+def train(
+    config: Annotated[
+        Path, typer.Argument(metavar="TRAIN.YAML", help="What to train, on what, for how long.")
+    ],
+    restart: Annotated[bool, typer.Option("--restart", help="Leave an earlier checkpoint aside.")] = False,
+) -> None:
+    """Train a prior on your own images; run it again to resume."""
+    import logging
+
+    from ctflow.flows.training import train_from_yaml
+    from ctflow.progress import training_lines
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    prior = train_from_yaml(config, resume=not restart, progress=training_lines())
+    typer.echo(f"prior: {prior}")
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="The picture to make.")] = Path("demo.png"),
+) -> None:
+    """Compare FBP, TV and FLOWER on a simulated low-dose scan of 60 views."""
+    from ctflow.demo import demo as run_demo
+
+    run_demo(path=output, say=typer.echo)
+
+
+def _settings(pairs: Sequence[str], steps: int | None) -> dict[str, Any]:
+    """Solver settings from KEY=VALUE; the solver checks names and types."""
+    settings: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key.strip():
+            raise ValueError(f"--set: expected KEY=VALUE, found {pair!r}")
+        settings[key.strip().replace("-", "_")] = value.strip()
+    return settings if steps is None else {**settings, "steps": steps}
+
+
+def _lines(described: Any, indent: str = "") -> list[str]:
+    """Nested plain data as aligned lines for a person."""
+    lines = []
+    width = max((len(str(key)) for key in described), default=0)
+    for key, value in described.items():
+        name = f"{indent}{str(key).replace('_', ' '):<{width}}"
+        if isinstance(value, dict):
+            lines += [f"{indent}{key}", *_lines(value, indent + "  ")] if value else []
+        elif isinstance(value, list) and any(isinstance(item, str) for item in value):
+            lines += [
+                f"{name}  {item}" if k == 0 else f"{'':<{len(name)}}  {item}" for k, item in enumerate(value)
+            ]
+        else:
+            lines.append(f"{name}  {value}")
+    return lines
+
+
+def _fail(error: object) -> int:
+    typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+    return 2
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
