@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ctflow.io.description import describe
 from ctflow.io.errors import ScanError
 from ctflow.io.fields import opened
 from ctflow.io.recording import Recording
@@ -147,7 +148,7 @@ class Scan:
     def __getitem__(self, index: int | slice) -> InverseProblem:
         """One problem for an index, one batched problem for a slice."""
         start, stop = self._range(index)
-        measurement, noise = self._read(start, stop, self._views)
+        measurement, noise = self._read(start, stop, self.used_views)
         if self.remove_stripes:
             width = min(STRIPE_WIDTH, (measurement.shape[-1] - 1) // 2 * 2 + 1)
             measurement = without_stripes(measurement, width)
@@ -219,7 +220,7 @@ class Scan:
     @cached_property
     def geometry(self) -> ParallelBeam:
         """The rays of one slice."""
-        return self._geometry(self.centre)
+        return self.geometry_about(self.centre)
 
     @cached_property
     def operator(self) -> RayTransform:
@@ -247,47 +248,11 @@ class Scan:
 
         Reads the middle slice. What is wrong with it is listed under `problems`, not raised.
         """
-        recording, problems = self.recording, list(self.recording.problems)
-        assumed, missing = list(recording.assumed), list(recording.missing)
-        centre: float | None = None
-        try:
-            centre = self.centre
-            problems += recording.inspect(len(self) // 2) if recording.inspect else ()
-        except ScanError as error:
-            problems.append(str(error))
-        if self.unit == "1/pixel":
-            missing.append("pixel size")
-            assumed.append("pixel size: 1, so that the image is in 1/pixel")
-        geometry = self._geometry((recording.detector.bins - 1) / 2 if centre is None else centre)
-        degrees = np.rad2deg(geometry.angles)
-        return {
-            "format": recording.format,
-            "path": str(self.path),
-            "slices": len(self),
-            "views": geometry.views,
-            "views_in_file": len(recording.angles),
-            "bins": geometry.detector.bins,
-            "angles": [float(degrees.min()), float(degrees.max())],
-            "geometry": self._lengths(geometry.describe()),
-            "grid": self._lengths(self.grid.describe()),
-            "pixel_size": self.pixel_size,
-            "unit": self.unit,
-            "noise": recording.noise,
-            "centre": centre,
-            "centre_is": self._centre_is,
-            "assumed": assumed,
-            "missing": missing,
-            "problems": problems,
-        }
-
-    @property
-    def _centre_is(self) -> str:
-        if self.given_centre is not None:
-            return "given"
-        return "from the file" if self.recording.axis_known else "estimated"
+        return describe(self)
 
     @cached_property
-    def _views(self) -> NDArray[np.intp]:
+    def used_views(self) -> NDArray[np.intp]:
+        """Indices of the views in use."""
         return _spread(self.recording.angles, self.views)
 
     @property
@@ -295,13 +260,11 @@ class Scan:
         """New over old lengths."""
         return 1.0 if self.given_pixel_size is None else self.given_pixel_size / self.recording.detector.pitch
 
-    def _geometry(self, centre: float) -> ParallelBeam:
+    def geometry_about(self, centre: float) -> ParallelBeam:
+        """Return the rays for a rotation axis at a position in bins."""
         bins, pitch = self.recording.detector.bins, self.recording.detector.pitch * self._scale
         offset = ((bins - 1) / 2 - centre) * pitch
-        return ParallelBeam(self.recording.angles[self._views], Detector(bins, pitch, offset))
-
-    def _lengths(self, words: str) -> str:
-        return words if self.unit == "1/mm" else words.replace(" mm", " pixels")
+        return ParallelBeam(self.recording.angles[self.used_views], Detector(bins, pitch, offset))
 
     def _range(self, index: int | slice) -> tuple[int, int]:
         if isinstance(index, slice):

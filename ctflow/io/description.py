@@ -1,0 +1,60 @@
+"""What is in a scan, said so that a person or a program can read it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ctflow.io.errors import ScanError
+
+if TYPE_CHECKING:
+    from ctflow.io.scan import Scan
+
+
+def describe(scan: Scan) -> dict[str, Any]:
+    """Return the contents of a scan, JSON-able; see `Scan.describe`."""
+    recording, problems = scan.recording, list(scan.recording.problems)
+    assumed, missing = list(recording.assumed), list(recording.missing)
+    centre: float | None = None
+    try:
+        centre = scan.centre
+        if recording.inspect is not None:
+            problems += recording.inspect(len(scan) // 2)
+    except ScanError as error:
+        problems.append(str(error))
+    if scan.unit == "1/pixel":
+        missing.append("pixel size")
+        assumed.append("pixel size: 1, so that the image is in 1/pixel")
+    geometry = scan.geometry_about((recording.detector.bins - 1) / 2 if centre is None else centre)
+    degrees = np.rad2deg(geometry.angles)
+    return {
+        "format": recording.format,
+        "path": str(scan.path),
+        "slices": len(scan),
+        "views": geometry.views,
+        "views_in_file": len(recording.angles),
+        "bins": geometry.detector.bins,
+        "angles": [float(degrees.min()), float(degrees.max())],
+        "geometry": _with_unit(geometry.describe(), scan.unit),
+        "grid": _with_unit(scan.grid.describe(), scan.unit),
+        "pixel_size": scan.pixel_size,
+        "unit": scan.unit,
+        "noise": recording.noise,
+        "centre": centre,
+        "centre_is": _origin_of_centre(scan),
+        "assumed": assumed,
+        "missing": missing,
+        "problems": problems,
+    }
+
+
+def _origin_of_centre(scan: Scan) -> str:
+    if scan.given_centre is not None:
+        return "given"
+    return "from the file" if scan.recording.axis_known else "estimated"
+
+
+def _with_unit(words: str, unit: str) -> str:
+    """Return a description of lengths, which geometries take for millimetres, in the scan's own."""
+    return words if unit == "1/mm" else words.replace(" 1 mm", " 1 pixel").replace(" mm", " pixels")
