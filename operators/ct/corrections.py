@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-STRIPE_WIDTH = 21
+STRIPE_WIDTH = 9
 
 
 def flat_field(counts: Tensor, flats: Tensor, darks: Tensor | None = None) -> Tensor:
@@ -93,8 +93,9 @@ def estimate_gain(flats: Tensor, darks: Tensor | None = None) -> float | None:
         dark_level = darks.double().mean(-2, keepdim=True)
         dark_variance = darks.double().var(-2) if darks.shape[-2] > 1 else 0.0
     signal = flats - dark_level
-    brightness = signal.mean(-1, keepdim=True)
-    steady = signal * (brightness.mean(-2, keepdim=True) / brightness)
+    usual = signal.mean(-2, keepdim=True)
+    brightness = torch.where(usual > 0, signal / usual, torch.nan).nanmedian(-1, keepdim=True).values
+    steady = signal / brightness
     mean = steady.mean(-2)
     ratio = ((steady.var(-2) - dark_variance) / mean)[mean > 0]
     ratio = ratio[torch.isfinite(ratio)]
@@ -177,7 +178,7 @@ def remove_stripes(sinogram: Tensor, width: int = STRIPE_WIDTH) -> Tensor:
     sinogram : Tensor
         Line integrals, shape (*batch, views, bins), without NaN.
     width : int
-        Bins of the median, odd: more than twice the widest stripe.
+        Bins of the median, odd: more than twice the widest stripe. A wider one bends smooth profiles more.
 
     Returns
     -------

@@ -14,6 +14,8 @@ from operators.ct.geometry import Float64Array
 MOST_VIEWS = 400
 FEW_PAIRS = 10
 FINEST_STEP = 0.05
+# Cycles a bin. Above it there is more noise than object (found on noisy ellipses, 128 to 256 bins).
+HIGHEST_FREQUENCY = 0.1
 
 
 def find_rotation_centre(sinogram: Tensor, angles: Float64Array | Tensor) -> float:
@@ -158,7 +160,8 @@ def _wedge_energy(half: Tensor) -> Callable[[float], float]:
     frequency = torch.fft.rfftfreq(bins, dtype=half.dtype)[None]
     # Of an object of radius r bins, harmonic n reaches frequencies above |n| / (2 pi r) only.
     radius = bins / 4
-    outside = (harmonic > 2 * math.pi * radius * frequency) & (harmonic > 2) & (frequency > 1.5 / bins)
+    outside = (harmonic > 2 * math.pi * radius * frequency) & (harmonic > 2)
+    outside = outside & (frequency > 1.5 / bins) & (frequency < HIGHEST_FREQUENCY)
     outside = outside.to(half.device)
 
     def score(centre: float) -> float:
