@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,7 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command and exit; errors are one line."""
     command = typer.main.get_command(app)
     try:
-        code = command.main(args=None if arguments is None else list(arguments), standalone_mode=False)
+        given = None if arguments is None else list(arguments)
+        code = command.main(args=given, prog_name="ctflow", standalone_mode=False)
     except _UsageError as error:
         code = _fail(getattr(error, "format_message", error.__str__)())
     except BrokenPipeError:  # the reader, such as `head`, has had enough
@@ -167,8 +168,8 @@ def simulate(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")] = False,
 ) -> None:
     """Simulate a scan of imagined bodies, none of which a bundled prior was trained on."""
+    from ctflow.io.atomic import check_writable
     from ctflow.io.formats.native import write_scan
-    from ctflow.io.results import check_writable
     from ctflow.phantoms import HELD_OUT
     from ctflow.simulate import scan_settings, simulate_preset
 
@@ -232,21 +233,26 @@ def _settings(pairs: Sequence[str], steps: int | None) -> dict[str, Any]:
     return settings if steps is None else {**settings, "steps": steps}
 
 
-def _lines(described: Any, indent: str = "") -> list[str]:
-    """Nested plain data as aligned lines for a person."""
+def _lines(described: Mapping[str, Any]) -> list[str]:
+    """Plain data as aligned lines for a person; several texts take a line each."""
+    width = max(len(key) for key in described)
     lines = []
-    width = max((len(str(key)) for key in described), default=0)
     for key, value in described.items():
-        name = f"{indent}{str(key).replace('_', ' '):<{width}}"
-        if isinstance(value, dict):
-            lines += [f"{indent}{key}", *_lines(value, indent + "  ")] if value else []
-        elif isinstance(value, list) and any(isinstance(item, str) for item in value):
-            lines += [
-                f"{name}  {item}" if k == 0 else f"{'':<{len(name)}}  {item}" for k, item in enumerate(value)
-            ]
-        else:
-            lines.append(f"{name}  {value}")
+        texts = value if isinstance(value, list) and any(isinstance(item, str) for item in value) else [value]
+        for k, item in enumerate(texts):
+            name = key.replace("_", " ") if k == 0 else ""
+            lines.append(f"{name:<{width}}  {_words(item)}")
     return lines
+
+
+def _words(value: Any) -> str:
+    if value is None:
+        return "unknown"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list):
+        return ", ".join(_words(item) for item in value) or "none"
+    return str(value)
 
 
 def _fail(error: object) -> int:

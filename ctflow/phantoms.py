@@ -14,15 +14,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ctflow.canvas import WATER, Canvas
+
 Kind = Literal["head", "chest", "abdomen", "object"]
 KINDS: tuple[Kind, ...] = ("head", "chest", "abdomen", "object")
 
 HELD_OUT = 10**9
 """Seeds from here on are kept for evaluation: no bundled prior has seen them."""
-
-WATER = 0.02
-HALF_WIDTH = 100.0
-"""Of a body, in mm, where a pixel size is given."""
 
 
 def random_anatomy(
@@ -55,72 +53,13 @@ def random_anatomy(
         raise ValueError(f"kind: expected one of {', '.join(KINDS)}, found {kind!r}")
     generator = np.random.Generator(np.random.PCG64(seed))
     drawn = KINDS[int(generator.choice(4, p=(0.3, 0.3, 0.25, 0.15)))]
-    canvas = _Canvas(generator, shape, pixel_size)
+    canvas = Canvas(generator, shape, pixel_size)
     _DRAW[kind or drawn](canvas)
     return torch.from_numpy(np.clip(canvas.image, 0, None).astype(np.float32))
 
 
-class _Canvas:
-    """An image in coordinates of the body: 1 is half its width."""
-
-    def __init__(
-        self, generator: np.random.Generator, shape: tuple[int, int], pixel_size: float | None
-    ) -> None:
-        self.random = generator
-        height, width = shape
-        tilt = generator.normal(0, 0.12)
-        centre = generator.normal(0, 0.03, 2)
-        spacing = 2.3 / min(height, width) if pixel_size is None else pixel_size / HALF_WIDTH
-        x = (np.arange(width) - (width - 1) / 2) * spacing - centre[0]
-        y = ((height - 1) / 2 - np.arange(height)) * spacing - centre[1]
-        self.x = (np.cos(tilt) * x[None, :] + np.sin(tilt) * y[:, None]).astype(np.float32)
-        self.y = (np.cos(tilt) * y[:, None] - np.sin(tilt) * x[None, :]).astype(np.float32)
-        self.spacing = spacing
-        self.image = np.zeros(shape, np.float32)
-        self.inside = np.ones(shape, np.float32)
-
-    def uniform(self, low: float, high: float) -> float:
-        return float(self.random.uniform(low, high))
-
-    def cover(
-        self,
-        x: float,
-        y: float,
-        a: float,
-        b: float,
-        angle: float = 0.0,
-        wobble: float = 0.0,
-        power: float = 2.0,
-    ) -> NDArray[np.float32]:
-        """How much of each pixel lies inside a contour: an ellipse, squared or bent by low harmonics."""
-        c, s = np.cos(angle), np.sin(angle)
-        u = (c * (self.x - x) + s * (self.y - y)) / a
-        v = (c * (self.y - y) - s * (self.x - x)) / b
-        radius = (np.abs(u) ** power + np.abs(v) ** power) ** (1 / power)
-        if wobble:
-            turn = np.arctan2(v, u)
-            bend = np.ones_like(radius)
-            for k in range(2, 7):
-                bend += wobble / k * self.random.normal() * np.cos(k * turn + self.uniform(0, 6.28))
-            radius = radius / bend
-        return np.clip(0.5 + (1 - radius) * min(a, b) / self.spacing, 0, 1)
-
-    def paint(self, cover: NDArray[np.float32], value: float | NDArray[np.float32]) -> None:
-        self.image += cover * (value - self.image)
-
-    def texture(self, scale: float, strength: float) -> NDArray[np.float32]:
-        """Smooth noise of unit-free strength; `scale` is its correlation length."""
-        cells = max(4, int(2.4 / scale))
-        coarse = torch.from_numpy(self.random.normal(0, strength, (1, 1, cells, cells)).astype(np.float32))
-        fine = torch.nn.functional.interpolate(coarse, self.image.shape, mode="bicubic", align_corners=True)
-        return np.asarray(fine[0, 0].numpy())
-
-    def soft(self, hounsfield: float, spread: float = 8.0) -> float:
-        return WATER * (1 + (hounsfield + spread * float(self.random.normal())) / 1000)
-
-
 def _vessels(
-    canvas: _Canvas, count: int, area: tuple[float, float, float, float], value: float, size: float
+    canvas: Canvas, count: int, area: tuple[float, float, float, float], value: float, size: float
 ) -> None:
     x, y, a, b = area
     for _ in range(count):
@@ -138,7 +77,7 @@ def _vessels(
 
 
 def _bone(
-    canvas: _Canvas,
+    canvas: Canvas,
     x: float,
     y: float,
     a: float,
@@ -153,7 +92,7 @@ def _bone(
         canvas.paint(canvas.cover(x, y, a - shell, b - shell, angle, **shape), canvas.uniform(0.0235, 0.029))
 
 
-def _body(canvas: _Canvas, tall: float, wobble: float, fat: float) -> NDArray[np.float32]:
+def _body(canvas: Canvas, tall: float, wobble: float, fat: float) -> NDArray[np.float32]:
     """Skin, fat and a filling of muscle; the cover of what lies inside the fat."""
     state = canvas.random.bit_generator.state
     power = canvas.uniform(2.0, 2.6)
@@ -168,7 +107,7 @@ def _body(canvas: _Canvas, tall: float, wobble: float, fat: float) -> NDArray[np
     return covers[2]
 
 
-def _spine(canvas: _Canvas, y: float, size: float) -> None:
+def _spine(canvas: Canvas, y: float, size: float) -> None:
     _bone(canvas, 0, y, 1.1 * size, 0.85 * size, 0, 0.025, wobble=0.06)
     for side in (-1, 1):
         _bone(canvas, side * 1.1 * size, y - 1.1 * size, 0.75 * size, 0.22 * size, side * 0.5, 0.03)
@@ -176,7 +115,7 @@ def _spine(canvas: _Canvas, y: float, size: float) -> None:
     canvas.paint(canvas.cover(0, y - 1.05 * size, 0.5 * size, 0.36 * size), canvas.soft(20))
 
 
-def _head(canvas: _Canvas) -> None:
+def _head(canvas: Canvas) -> None:
     tall = canvas.uniform(1.1, 1.3) * 0.85
     wide = 0.85
     thick = canvas.uniform(0.05, 0.09)
@@ -233,7 +172,7 @@ def _head(canvas: _Canvas) -> None:
         )
 
 
-def _chest(canvas: _Canvas) -> None:
+def _chest(canvas: Canvas) -> None:
     tall = canvas.uniform(0.62, 0.78)
     fat = canvas.uniform(0.03, 0.12)
     inside = _body(canvas, tall, 0.04, fat)
@@ -277,7 +216,7 @@ def _chest(canvas: _Canvas) -> None:
         )
 
 
-def _abdomen(canvas: _Canvas) -> None:
+def _abdomen(canvas: Canvas) -> None:
     tall = canvas.uniform(0.66, 0.8)
     fat = canvas.uniform(0.05, 0.2)
     inside = _body(canvas, tall, 0.04, fat)
@@ -318,15 +257,15 @@ def _abdomen(canvas: _Canvas) -> None:
             _bone(canvas, x, y, canvas.uniform(0.05, 0.09), 0.025, side * (turn + 1.57), 0.012)
 
 
-def _object(canvas: _Canvas) -> None:
-    canvas.inside = canvas.cover(
+def _object(canvas: Canvas) -> None:
+    inside = canvas.cover(
         0, 0, canvas.uniform(0.35, 0.8), canvas.uniform(0.35, 0.8), canvas.uniform(0, 3.14), 0.25, 2.2
     )
     core, shell = canvas.uniform(0.018, 0.032), canvas.uniform(0.03, 0.05)
-    canvas.paint(canvas.inside, shell)
+    canvas.paint(inside, shell)
     state = canvas.random.bit_generator.state
     canvas.paint(
-        np.clip(canvas.inside * canvas.cover(*canvas.random.normal(0, 0.08, 2), 0.5, 0.5, 0, 0.3), 0, 1), core
+        np.clip(inside * canvas.cover(*canvas.random.normal(0, 0.08, 2), 0.5, 0.5, 0, 0.3), 0, 1), core
     )
     canvas.random.bit_generator.state = state
     for _ in range(int(canvas.random.integers(1, 7))):
@@ -335,16 +274,16 @@ def _object(canvas: _Canvas) -> None:
             x, y, canvas.uniform(0.02, 0.2), canvas.uniform(0.02, 0.12), canvas.uniform(0, 3.14), 0.25
         )
         canvas.paint(
-            cover * canvas.inside,
+            cover * inside,
             canvas.uniform(0, 0.004) if canvas.uniform(0, 1) < 0.7 else canvas.uniform(0.03, 0.05),
         )
     for _ in range(int(canvas.random.integers(0, 4))):
         x, y, angle = *canvas.random.normal(0, 0.3, 2), canvas.uniform(0, 3.14)
-        canvas.paint(canvas.cover(x, y, canvas.uniform(0.1, 0.4), 0.008, angle) * canvas.inside, 0.002)
-    canvas.image += canvas.inside * canvas.texture(0.04, 0.02 * WATER)
+        canvas.paint(canvas.cover(x, y, canvas.uniform(0.1, 0.4), 0.008, angle) * inside, 0.002)
+    canvas.image += inside * canvas.texture(0.04, 0.02 * WATER)
 
 
-_DRAW: dict[str, Callable[[_Canvas], None]] = {
+_DRAW: dict[str, Callable[[Canvas], None]] = {
     "head": _head,
     "chest": _chest,
     "abdomen": _abdomen,

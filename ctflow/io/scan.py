@@ -229,19 +229,8 @@ class Scan:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What a result should say about where it comes from; JSON-able."""
-        return {
-            "file": dict(self.recording.metadata),
-            "format": self.recording.format,
-            "settings": {
-                "views": self.views,
-                "centre": self.given_centre,
-                "pixel_size": self.given_pixel_size,
-                "remove_stripes": self.remove_stripes,
-                "size": self.size,
-            },
-            "description": self.describe(),
-        }
+        """What the file says about itself; JSON-able."""
+        return dict(self.recording.metadata)
 
     def describe(self) -> dict[str, Any]:
         """Return what is in the file, what was assumed and what is missing; JSON-able.

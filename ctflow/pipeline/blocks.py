@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
@@ -163,16 +164,14 @@ class FileRun:
                     getattr(self.images[i], attribute) if i in self.images else blank for i in self.slices
                 ]
                 results[name] = torch.stack(done, axis)
+        if first.history:
+            fits = {i: float(result.history[-1]) for i, result in self.images.items()}
+            results["data_fit"] = [fits.get(i, math.nan) for i in self.slices]
         return results
 
     def _provenance(self) -> dict[str, Any]:
         """Everything that made the result, but for the source's SHA-256."""
         first = next(iter(self.images.values()))
-        fits = [
-            float(self.images[i].history[-1])
-            for i in self.slices
-            if i in self.images and self.images[i].history
-        ]
         return {
             "unit": self.scan.unit,
             "pixel_size": self.scan.pixel_size,
@@ -189,7 +188,6 @@ class FileRun:
             "batch": self.job.batch,
             "device": str(self.device),
             "precision": self.job.precision,
-            "data_fit": fits,
             "seconds": dict(self.seconds),
             "evaluations": dict(self.evaluations),
             "versions": versions(),

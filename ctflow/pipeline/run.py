@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from ctflow.flows.prior import FlowPrior
-from ctflow.io.results import check_writable
+from ctflow.io.atomic import check_writable
 from ctflow.io.scan import open_scan
 from ctflow.pipeline.blocks import FileRun, Outcome, Progress
 from ctflow.pipeline.job import Job, chosen_slices

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from ctflow.solvers.direct import FBP
-from ctflow.solvers.least_squares import CGLS, SIRT
-from ctflow.solvers.total_variation import TV
-
 from ctflow.solvers.flower import Flower
+from ctflow.solvers.least_squares import CGLS, SIRT
 from ctflow.solvers.solver import Callback, Solver, Step, configure, nearest, solver_name
+from ctflow.solvers.total_variation import TV
 
 SOLVERS: dict[str, type] = {solver_name(solver): solver for solver in (FBP, CGLS, SIRT, TV, Flower)}
 
