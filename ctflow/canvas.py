@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -67,9 +69,7 @@ class Canvas:
         The edge is one pixel wide where the contour is as far from its centre as its smaller half-axis, and
         softer at the tips of long shapes.
         """
-        waves = [
-            (k, wobble / k * self.random.normal(), self.uniform(0, 6.28)) for k in range(2, 7) if wobble
-        ]
+        waves = [(k, wobble / k * self.random.normal(), self.uniform(0, 6.28)) for k in range(2, 7) if wobble]
         reach = (1 + sum(abs(height) for _, height, _ in waves)) * (1 + self.spacing / min(a, b))
         box = self._box(x, y, a * reach, b * reach, angle, square=power > 2)
         c, s = np.cos(angle), np.sin(angle)
@@ -108,8 +108,8 @@ class Canvas:
         column, row = c * x - s * y + self._centre[0], s * x + c * y + self._centre[1]
         c, s = np.cos(angle + self._tilt), np.sin(angle + self._tilt)
         order = 1 if square else 2
-        wide = np.linalg.norm((a * c, b * s), order)
-        tall = np.linalg.norm((a * s, b * c), order)
+        wide = float(np.linalg.norm((a * c, b * s), order))
+        tall = float(np.linalg.norm((a * s, b * c), order))
         height, width = self.image.shape
         return (
             _span((height - 1) / 2 - row / self.spacing, tall / self.spacing, height),
@@ -119,6 +119,5 @@ class Canvas:
 
 def _span(middle: float, reach: float, length: int) -> slice:
     """Pixels from middle - reach to middle + reach, as far as there are any."""
-    return slice(
-        int(np.clip(np.floor(middle - reach), 0, length)), int(np.clip(np.ceil(middle + reach) + 1, 0, length))
-    )
+    first, last = math.floor(middle - reach), math.ceil(middle + reach)
+    return slice(min(max(first, 0), length), min(max(last + 1, 0), length))

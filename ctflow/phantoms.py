@@ -35,7 +35,7 @@ def random_anatomy(
     Parameters
     ----------
     seed
-        The same seed gives the same body, whatever the shape.
+        The same seed gives the same body, whatever the shape. Seeds from `HELD_OUT` on are for evaluation.
     shape
         Height and width.
     pixel_size
@@ -48,6 +48,11 @@ def random_anatomy(
     -------
     Tensor
         Linear attenuation in 1/mm, float32: air 0, water 0.02, cortical bone 0.035 to 0.05.
+
+    Raises
+    ------
+    ValueError
+        For an unknown kind.
     """
     if kind is not None and kind not in KINDS:
         raise ValueError(f"kind: expected one of {', '.join(KINDS)}, found {kind!r}")
@@ -264,9 +269,8 @@ def _object(canvas: Canvas) -> None:
     core, shell = canvas.uniform(0.018, 0.032), canvas.uniform(0.03, 0.05)
     canvas.paint(inside, shell)
     state = canvas.random.bit_generator.state
-    canvas.paint(
-        np.clip(inside * canvas.cover(*canvas.random.normal(0, 0.08, 2), 0.5, 0.5, 0, 0.3), 0, 1), core
-    )
+    x, y = canvas.random.normal(0, 0.08, 2)
+    canvas.paint(inside * canvas.cover(x, y, 0.5, 0.5, 0, 0.3), core)
     canvas.random.bit_generator.state = state
     for _ in range(int(canvas.random.integers(1, 7))):
         x, y = canvas.random.normal(0, 0.22, 2)
