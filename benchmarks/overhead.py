@@ -26,7 +26,12 @@ def problem(batch: int) -> InverseProblem:
     settings = scan_settings("sparse-view")
     axis = torch.linspace(-1, 1, settings.size)
     images = torch.zeros(batch, settings.size, settings.size)
-    for x, y, radius, value in ((0, 0, 0.8, 0.02), (0.3, 0.2, 0.25, 0.008), (-0.4, 0.1, 0.2, -0.015), (0, -0.5, 0.1, 0.02)):
+    for x, y, radius, value in (
+        (0, 0, 0.8, 0.02),
+        (0.3, 0.2, 0.25, 0.008),
+        (-0.4, 0.1, 0.2, -0.015),
+        (0, -0.5, 0.1, 0.02),
+    ):
         images += value * ((axis - x).square() + (axis[:, None] - y).square() < radius**2)
     generator = torch.Generator().manual_seed(1)
     return simulate_scan(images, settings.operator(), settings.noise(), generator).problem
@@ -34,7 +39,9 @@ def problem(batch: int) -> InverseProblem:
 
 def main() -> int:
     """Measure, print, compare with the target."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--prior", default="ct-small", help="a bundled prior's name, or a saved prior's path")
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=3)
@@ -45,7 +52,9 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 2
     print(f"{torch.get_num_threads()} threads, prior {prior.name}, {arguments.steps} steps; seconds")
-    print(f"{'variant':10}{'batch':>6}{'total':>9}{'network':>9}{'operator':>9}{'rest':>8}{'ratio':>8}{'CG/step':>9}")
+    print(
+        f"{'variant':10}{'batch':>6}{'total':>9}{'network':>9}{'operator':>9}{'rest':>8}{'ratio':>8}{'CG/step':>9}"
+    )
     worst = 0.0
     for sample in (False, True):
         for batch in (1, 4):
@@ -64,7 +73,9 @@ def main() -> int:
             worst = max(worst, ratio)
             rest = total - network - operator
             name = "sample" if sample else "mean"
-            print(f"{name:10}{batch:6}{total:9.2f}{network:9.2f}{operator:9.2f}{rest:8.2f}{ratio:8.3f}{inner:9.1f}")
+            print(
+                f"{name:10}{batch:6}{total:9.2f}{network:9.2f}{operator:9.2f}{rest:8.2f}{ratio:8.3f}{inner:9.1f}"
+            )
     print(f"worst ratio {worst:.3f}, target at most {TARGET}")
     return 0 if worst <= TARGET else 1
 
