@@ -152,7 +152,9 @@ class Representation:
     @staticmethod
     def from_dict(values: dict[str, Any]) -> Representation:
         """The inverse of `to_dict`."""
-        tensors: dict[str, Any] = {k: torch.tensor(v) if isinstance(v, list) else v for k, v in values.items()}
+        tensors: dict[str, Any] = {
+            k: torch.tensor(v) if isinstance(v, list) else v for k, v in values.items()
+        }
         return Representation(**tensors)
 
 

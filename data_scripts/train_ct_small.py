@@ -61,8 +61,8 @@ t = 0.1, 0.3, 0.5, 0.7, 0.9: {losses}.
 
 For reconstruction research: sparse-view and low-dose CT, as the prior of FLOWER and other flow solvers. It
 has seen head, neck and chest coarsely and the abdomen as phantoms only. Nobody has validated it for
-diagnosis, and it must not be used for that. A generative prior can invent plausible detail where the measurement says nothing:
-compare with a classical reconstruction.
+diagnosis, and it must not be used for that. A generative prior can invent plausible detail where the
+measurement says nothing: compare with a classical reconstruction.
 
 Kept out of training: the GE head of ct_slices.h5, the test split of Open-KBP, the last tenth of the TCGA-LUAD
 patients in sorted order (of which {luad_held_out} slices), and all phantom seeds from 900 000 000 on.

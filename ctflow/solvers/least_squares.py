@@ -124,7 +124,7 @@ class SIRT:
         generator: Generators | None = None,
         callback: Callback | None = None,
     ) -> Reconstruction:
-        """Reconstruct `problem`; ValueError for a complex operator or one with negative sums. See `Solver`."""
+        """Reconstruct; ValueError for a complex operator or one with negative sums. See `Solver`."""
         operator, weights = problem.operator, problem.precision()
         if operator.domain_dtype.is_complex or operator.range_dtype.is_complex:
             raise ValueError(f"sirt: expected a real operator without negative entries, found {operator!r}")
@@ -169,6 +169,8 @@ def _to(flag: Tensor, like: Tensor) -> Tensor:
 def _reciprocal(sums: Tensor) -> Tensor:
     """One over each sum, and zero where rounding is all there is."""
     if bool((sums < 0).any()):
-        raise ValueError(f"sirt: expected an operator without negative entries, found a sum of {float(sums.min()):g}")
+        raise ValueError(
+            f"sirt: expected an operator without negative entries, found a sum of {float(sums.min()):g}"
+        )
     floor = 1e-6 * sums.max()
     return torch.where(sums > floor, 1 / sums, 0)

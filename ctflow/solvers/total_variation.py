@@ -80,7 +80,11 @@ class TV:
     ) -> Reconstruction:
         """Reconstruct `problem`; ValueError unless its images are real and two-dimensional. See `Solver`."""
         operator = problem.operator
-        if operator.domain_dtype.is_complex or operator.range_dtype.is_complex or len(operator.domain_shape) != 2:
+        if (
+            operator.domain_dtype.is_complex
+            or operator.range_dtype.is_complex
+            or len(operator.domain_shape) != 2
+        ):
             raise ValueError(f"tv: expected an operator on real images of two dimensions, found {operator!r}")
         with Recorder(self, total=self.iterations, callback=callback, generator=generator) as record:
             y = problem.measurement
@@ -111,7 +115,12 @@ class TV:
                     active = active & (_norm(following - u) > self.tolerance * _norm(following))
                 if record.step(partial(torch.div, answer, kappa), fit) or not bool(active.any()):
                     break
-                for variable, target in ((u, following), (projection, following_projection), (p, p_next), (q, q_next)):
+                for variable, target in (
+                    (u, following),
+                    (projection, following_projection),
+                    (p, p_next),
+                    (q, q_next),
+                ):
                     variable.lerp_(target, _RELAXATION)
             return record.finish(answer / kappa)
 
@@ -154,7 +163,9 @@ def noise_gain(operator: LinearOperator, weights: Tensor) -> Tensor:
     return gain
 
 
-def _steps(operator: LinearOperator, y: Tensor, weights: Tensor, kappa: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _steps(
+    operator: LinearOperator, y: Tensor, weights: Tensor, kappa: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """Step sizes for the data term's dual variable, for that of TV, and for the image."""
     roots, ones = weights.sqrt(), y.new_ones(operator.domain_shape)
     rows = operator(ones)
@@ -167,7 +178,9 @@ def _steps(operator: LinearOperator, y: Tensor, weights: Tensor, kappa: Tensor) 
     gradient_step = _BALANCE_OF_GRADIENT * balance / 2
     primal_step = 1 / (balance * columns + 8 * gradient_step)
     # These steps converge for an operator without negative entries; others may need shorter ones.
-    image = torch.randn(ones.shape, generator=torch.Generator().manual_seed(0)).to(ones).expand(primal_step.shape)
+    image = (
+        torch.randn(ones.shape, generator=torch.Generator().manual_seed(0)).to(ones).expand(primal_step.shape)
+    )
     size = _norm(image)[..., None, None]
     for _ in range(15):
         scaled = primal_step.sqrt() * (image / size)

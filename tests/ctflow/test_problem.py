@@ -35,11 +35,15 @@ class Masked(GaussianNoise):
         return keep / torch.as_tensor(self.std) ** 2
 
 
-def problem(noise: NoiseModel, batch: tuple[int, ...] = (2,), background: Tensor | None = BACKGROUND) -> InverseProblem:
+def problem(
+    noise: NoiseModel, batch: tuple[int, ...] = (2,), background: Tensor | None = BACKGROUND
+) -> InverseProblem:
     dtype = torch.complex128 if isinstance(noise, ComplexGaussianNoise) else torch.float64
     matrix = random((6, 4), dtype, 0) / 2
     clean = random((*batch, 4), dtype, 1) @ matrix.mT
-    return InverseProblem(Matrix(matrix), noise.sample(clean + BACKGROUND, torch.Generator().manual_seed(2)), noise, background)
+    return InverseProblem(
+        Matrix(matrix), noise.sample(clean + BACKGROUND, torch.Generator().manual_seed(2)), noise, background
+    )
 
 
 def point(problem: InverseProblem, seed: int = 3) -> Tensor:
@@ -58,7 +62,9 @@ def test_gradient_is_that_of_the_negative_log_likelihood(noise: NoiseModel) -> N
     (expected,) = torch.autograd.grad(value.sum(), x)
     assert torch.allclose(posed.gradient(x.detach()), expected, rtol=1e-9)
     step = 1e-6 * point(posed, 4)
-    slope = posed.negative_log_likelihood(x.detach() + step) - posed.negative_log_likelihood(x.detach() - step)
+    slope = posed.negative_log_likelihood(x.detach() + step) - posed.negative_log_likelihood(
+        x.detach() - step
+    )
     assert torch.allclose(slope / 2, (expected.conj() * step).real.sum(-1), rtol=1e-5)
 
 
@@ -100,7 +106,9 @@ def test_proximal_samples_have_their_law(noise: NoiseModel) -> None:
     draws = posed.proximal_sample(v.expand(count, 4), strength, torch.Generator().manual_seed(0), rtol=1e-9).x
     mean = one.proximal(v, strength, rtol=1e-12).x
     matrix, weights = one.operator.matrix, one.precision().expand(6)
-    inverse = torch.linalg.inv(matrix.mH @ (weights.to(matrix.dtype)[:, None] * matrix) + torch.eye(4) / strength)
+    inverse = torch.linalg.inv(
+        matrix.mH @ (weights.to(matrix.dtype)[:, None] * matrix) + torch.eye(4) / strength
+    )
     deviations = draws - mean
     # Precisions are those of one real component, of which a complex number has two.
     found = deviations.mT @ deviations.conj() / count / (2 if draws.is_complex() else 1)
@@ -141,7 +149,9 @@ def test_rescaling_changes_no_result() -> None:
     assert torch.allclose(other.data_fit(image_unit * v), posed.data_fit(v))
     assert torch.allclose(other.negative_log_likelihood(image_unit * v), posed.negative_log_likelihood(v))
     assert torch.allclose(image_unit * other.gradient(image_unit * v), posed.gradient(v))
-    assert torch.allclose(other.proximal(image_unit * v, image_unit**2 * 0.3).x, image_unit * posed.proximal(v, 0.3).x)
+    assert torch.allclose(
+        other.proximal(image_unit * v, image_unit**2 * 0.3).x, image_unit * posed.proximal(v, 0.3).x
+    )
     draws = [
         p.proximal_sample(scale * v, scale**2 * 0.3, torch.Generator().manual_seed(1)).x
         for p, scale in ((other, image_unit), (posed, 1.0))
@@ -153,7 +163,9 @@ def posed_images(complex_images: bool) -> tuple[InverseProblem, Representation]:
     if complex_images:
         operator: LinearOperator = Identity((3, 5), dtype=torch.complex64)
         noise: NoiseModel = ComplexGaussianNoise(0.2)
-        return InverseProblem(operator, random((2, 3, 5), torch.complex64, 0), noise), Representation(2.0, complex=True)
+        return InverseProblem(operator, random((2, 3, 5), torch.complex64, 0), noise), Representation(
+            2.0, complex=True
+        )
     operator = RayTransform(ParallelBeam.uniform(6, Detector(9, 1.0)), ImageGrid((7, 6)))
     y = random((2, 6, 9), torch.float32, 0)
     return InverseProblem(operator, y, GaussianNoise(0.2), torch.tensor(0.3)), Representation(0.02, 0.05)
@@ -172,7 +184,9 @@ def test_the_problem_in_the_coordinates_of_a_prior(complex_images: bool) -> None
     # The gradient and the proximal are those of the same function of z.
     z.requires_grad_()
     (expected,) = torch.autograd.grad(problem.negative_log_likelihood(representation.decode(z)).sum(), z)
-    assert torch.allclose(posed.gradient(z.detach()), expected, rtol=1e-3, atol=1e-5 * float(expected.abs().max()))
+    assert torch.allclose(
+        posed.gradient(z.detach()), expected, rtol=1e-3, atol=1e-5 * float(expected.abs().max())
+    )
     scale = float(representation.scale)
     moved = representation.decode(posed.proximal(z.detach(), 0.5, rtol=1e-6).x)
     assert torch.allclose(moved, problem.proximal(image.detach(), 0.5 * scale**2, rtol=1e-6).x, atol=1e-5)
@@ -193,7 +207,12 @@ def test_initial_image_and_identity_representation() -> None:
 
 def test_moves_between_devices() -> None:
     moved = problem(NOISES[1]).to("meta")
-    assert moved.measurement.device.type == moved.operator.matrix.device.type == moved.noise.std.device.type == "meta"
+    assert (
+        moved.measurement.device.type
+        == moved.operator.matrix.device.type
+        == moved.noise.std.device.type
+        == "meta"
+    )
     assert moved.background is not None
     assert moved.background.device.type == "meta"
 
@@ -201,5 +220,7 @@ def test_moves_between_devices() -> None:
 def test_errors() -> None:
     with pytest.raises(ValueError, match=r"measurement: expected shape \(\.\.\., 6\), found \(2, 5\)"):
         InverseProblem(Matrix(torch.ones(6, 4)), torch.zeros(2, 5), NOISES[0])
-    with pytest.raises(ValueError, match=r"measurement: expected dtype like torch\.float32, found torch\.complex64"):
+    with pytest.raises(
+        ValueError, match=r"measurement: expected dtype like torch\.float32, found torch\.complex64"
+    ):
         InverseProblem(Matrix(torch.ones(6, 4)), torch.zeros(6, dtype=torch.complex64), NOISES[0])

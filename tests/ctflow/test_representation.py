@@ -54,7 +54,9 @@ def test_survives_a_file(representation: Representation) -> None:
 
 
 def test_ct_landmarks() -> None:
-    assert torch.allclose(CASES[0].encode(torch.tensor([[0.0, 0.02, 0.04]])), torch.tensor([[[-1.0, 0.0, 1.0]]]))
+    assert torch.allclose(
+        CASES[0].encode(torch.tensor([[0.0, 0.02, 0.04]])), torch.tensor([[[-1.0, 0.0, 1.0]]])
+    )
 
 
 def scan(unit: float) -> InverseProblem:
@@ -76,7 +78,9 @@ def test_a_scale_that_fits_is_kept_and_one_that_does_not_is_estimated() -> None:
 
 
 def test_the_estimate_follows_the_unit() -> None:
-    one, other = (Representation(0.02, 0.02, calibration="data").fitted(scan(unit)).scale for unit in (1.0, 1e3))
+    one, other = (
+        Representation(0.02, 0.02, calibration="data").fitted(scan(unit)).scale for unit in (1.0, 1e3)
+    )
     assert other == pytest.approx(1e3 * one, rel=1e-4)
 
 

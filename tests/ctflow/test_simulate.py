@@ -82,5 +82,8 @@ def test_errors() -> None:
         scan_settings("lodopab")
     with pytest.raises(ValueError, match="sparse-view: no setting 'angles'; known: size"):
         scan_settings("sparse-view", angles=3)
-    with pytest.raises(ValueError, match=r"images: expected shape \(\.\.\., 32, 32\) or \(\.\.\., 64, 64\), found \(1, 40, 40\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"images: expected shape \(\.\.\., 32, 32\) or \(\.\.\., 64, 64\), found \(1, 40, 40\)",
+    ):
         simulate_scan(torch.zeros(1, 40, 40), operator(), GaussianNoise(1.0), torch.Generator())

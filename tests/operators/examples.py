@@ -11,11 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from operators.ct.ray_transform import RayTransform
 from torch import Tensor
 
 from ctflow.representation import Representation
 from operators.ct.geometry import Detector, ImageGrid, ParallelBeam
+from operators.ct.ray_transform import RayTransform
 from operators.linear import Diagonal, Identity, LinearOperator, Matrix
 
 REAL = (torch.float32, torch.float64)

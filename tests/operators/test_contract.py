@@ -159,7 +159,7 @@ def test_norm_is_the_largest_singular_value(example: Example, dtype: torch.dtype
 @each_case
 def test_solve_is_damped_least_squares(example: Example, dtype: torch.dtype) -> None:
     operator = example.make(dtype)
-    x, y = inputs(operator, dtype, (2,))
+    _, y = inputs(operator, dtype, (2,))
     damping = 0.5 * operator.norm() ** 2
     weights = 0.5 + random(y.shape, y.dtype.to_real(), 5).abs()
     solution = operator.solve(y, weights=weights, damping=damping, max_iterations=100, rtol=1e-7)

@@ -51,7 +51,9 @@ def test_precision_is_the_inverse_variance_of_samples(noise: NoiseModel) -> None
 @each_model
 def test_likelihood_is_smallest_at_the_measurement_and_its_gradient_is_exact(noise: NoiseModel) -> None:
     measured = clean(noise)
-    assert torch.allclose(noise.negative_log_likelihood(measured, measured), torch.zeros(3).double(), atol=1e-12)
+    assert torch.allclose(
+        noise.negative_log_likelihood(measured, measured), torch.zeros(3).double(), atol=1e-12
+    )
     assert float(noise.gradient(measured, measured).abs().max()) < 1e-9
     prediction = (measured + 0.1 * random((3,), measured.dtype, 1)).requires_grad_()
     value = noise.negative_log_likelihood(prediction, measured)
@@ -71,7 +73,9 @@ def test_precision_is_the_curvature_at_the_measurement(noise: NoiseModel) -> Non
 @pytest.mark.parametrize("electronic", [0.0, 5.0])
 def test_expected_likelihood_is_smallest_at_the_truth(electronic: float) -> None:
     noise, truth = PoissonTransmission(300.0, electronic_std=electronic), 1.2
-    measured = noise.sample(torch.full((40000,), truth, dtype=torch.float64), torch.Generator().manual_seed(1))
+    measured = noise.sample(
+        torch.full((40000,), truth, dtype=torch.float64), torch.Generator().manual_seed(1)
+    )
     candidates = torch.linspace(1.0, 1.4, 41, dtype=torch.float64)
     means = torch.stack([noise.negative_log_likelihood(p, measured).mean() for p in candidates])
     assert float(candidates[means.argmin()]) == pytest.approx(truth, abs=0.011)
@@ -86,11 +90,16 @@ def test_zero_and_negative_counts() -> None:
     weights = noise.precision(measured)
     assert bool(((weights >= 0) & torch.isfinite(weights)).all())
     assert float(noise.precision(torch.tensor(highest))) == pytest.approx(0.1**2 / (0.1 + 4))
-    assert torch.allclose(noise.line_integrals(torch.tensor([0.0, -3.0, 10.0])), torch.tensor([highest, highest, 0.0]))
+    assert torch.allclose(
+        noise.line_integrals(torch.tensor([0.0, -3.0, 10.0])), torch.tensor([highest, highest, 0.0])
+    )
 
 
 def test_counts_of_the_scanner_come_back() -> None:
-    noise, counts = PoissonTransmission(torch.tensor([100.0, 200.0])), torch.tensor([[50.0, 20.0], [1.0, 180.0]])
+    noise, counts = (
+        PoissonTransmission(torch.tensor([100.0, 200.0])),
+        torch.tensor([[50.0, 20.0], [1.0, 180.0]]),
+    )
     assert torch.allclose(noise.counts(noise.line_integrals(counts)), counts)
 
 
@@ -130,7 +139,10 @@ def test_is_a_noise_model_and_moves(noise: NoiseModel) -> None:
         (lambda: ComplexGaussianNoise(torch.tensor([1.0, -1.0])), "std: expected a positive value"),
         (lambda: PoissonTransmission(-5.0), "photons: expected a positive value, found -5"),
         (lambda: PoissonTransmission(5.0, smallest_count=0.0), "smallest_count: expected a positive value"),
-        (lambda: PoissonTransmission(5.0, electronic_std=-1.0), "electronic_std: expected a value of at least 0, found -1"),
+        (
+            lambda: PoissonTransmission(5.0, electronic_std=-1.0),
+            "electronic_std: expected a value of at least 0, found -1",
+        ),
     ],
 )
 def test_settings_are_checked(make, message: str) -> None:

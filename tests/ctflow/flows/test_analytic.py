@@ -43,7 +43,9 @@ def test_diagonal_and_full_covariance_agree_for_images() -> None:
     full = GaussianFlow(mean, torch.diag(variances.flatten()))
     assert torch.allclose(diagonal.velocity(x, t), full.velocity(x, t))
     assert torch.allclose(diagonal.velocity(x, t)[2], diagonal.velocity(x[2:3], 0.6)[0])
-    assert torch.allclose(diagonal.velocity(x.reshape(2, 2, 2, 3), 0.3).reshape(4, 2, 3), diagonal.velocity(x, 0.3))
+    assert torch.allclose(
+        diagonal.velocity(x.reshape(2, 2, 2, 3), 0.3).reshape(4, 2, 3), diagonal.velocity(x, 0.3)
+    )
 
 
 @each_path
@@ -61,7 +63,9 @@ def test_mixture_velocity_against_the_derivative_of_its_log_density(path: Affine
     (score,) = torch.autograd.grad(log_density.sum(), x)
     x = x.detach()
     velocity = flow.velocity(x, t)
-    assert torch.allclose(velocity, path.velocity_from_score(x, score, t), rtol=1e-7, atol=1e-9 * float(velocity.abs().max()))
+    assert torch.allclose(
+        velocity, path.velocity_from_score(x, score, t), rtol=1e-7, atol=1e-9 * float(velocity.abs().max())
+    )
     assert torch.allclose(flow.destination(x, t), path.destination(x, velocity, t), rtol=1e-6, atol=1e-8)
 
 
@@ -97,7 +101,9 @@ def test_integration_reaches_the_closed_form_with_its_order(method: str, order: 
 def test_samples_have_the_mean_and_covariance() -> None:
     mean, spread = random((2,), torch.float64, 0), covariance(2, 1)
     flow = GaussianFlow(mean, spread)
-    samples = flow.sample((20000, 2), torch.Generator().manual_seed(0), steps=30, method="heun", dtype=torch.float64)
+    samples = flow.sample(
+        (20000, 2), torch.Generator().manual_seed(0), steps=30, method="heun", dtype=torch.float64
+    )
     assert torch.allclose(samples.mean(0), mean, atol=4 * float(spread.diagonal().max() / 20000) ** 0.5)
     assert torch.allclose(samples.mT.cov(), spread, atol=0.05 * float(spread.max()))
 
@@ -105,11 +111,20 @@ def test_samples_have_the_mean_and_covariance() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: GaussianFlow(torch.zeros(2), torch.ones(3)), r"covariance: expected shape \(2, 2\) or \(2,\), found \(3,\)"),
+        (
+            lambda: GaussianFlow(torch.zeros(2), torch.ones(3)),
+            r"covariance: expected shape \(2, 2\) or \(2,\), found \(3,\)",
+        ),
         (lambda: GaussianFlow(torch.zeros(2), torch.tensor([1.0, -1.0])), "no negative eigenvalue, found -1"),
-        (lambda: GaussianFlow(torch.zeros(2), torch.tensor([[1.0, 0.5], [0.0, 1.0]])), "expected a symmetric matrix"),
+        (
+            lambda: GaussianFlow(torch.zeros(2), torch.tensor([[1.0, 0.5], [0.0, 1.0]])),
+            "expected a symmetric matrix",
+        ),
         (lambda: GaussianMixtureFlow(torch.ones(1), torch.zeros(2, 1), torch.ones(2, 1)), "as many weights"),
-        (lambda: GaussianMixtureFlow(torch.tensor([1.0, 0.0]), torch.zeros(2, 1), torch.ones(2, 1)), "positive values"),
+        (
+            lambda: GaussianMixtureFlow(torch.tensor([1.0, 0.0]), torch.zeros(2, 1), torch.ones(2, 1)),
+            "positive values",
+        ),
     ],
 )
 def test_errors(make, message: str) -> None:

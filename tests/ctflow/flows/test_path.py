@@ -20,7 +20,9 @@ PATHS = [
     AffinePath.variance_exploding(),
     AffinePath.variance_exploding(0.05, 10.0),
 ]
-each_path = pytest.mark.parametrize("path", PATHS, ids=lambda path: "-".join(map(str, path.to_dict().values())))
+each_path = pytest.mark.parametrize(
+    "path", PATHS, ids=lambda path: "-".join(map(str, path.to_dict().values()))
+)
 times = st.floats(0.02, 0.98)
 
 
@@ -111,7 +113,7 @@ def test_named_makes_it_again(path: AffinePath) -> None:
 
 
 def test_errors() -> None:
-    with pytest.raises(ValueError, match="path: expected one of linear, cosine, .*found 'linaer'"):
+    with pytest.raises(ValueError, match=r"path: expected one of linear, cosine, .*found 'linaer'"):
         AffinePath.named("linaer")
     with pytest.raises(ValueError, match=r"time: expected a number or shape \(3,\), found \(2,\)"):
         AffinePath.linear().at(torch.tensor([0.1, 0.2]), torch.zeros(3, 4))

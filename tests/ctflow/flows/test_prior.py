@@ -18,7 +18,9 @@ from tests.operators.examples import random
 @each_path
 @pytest.mark.parametrize("predicts", PREDICTIONS)
 def test_every_prediction_becomes_the_same_velocity(path: AffinePath, predicts: str) -> None:
-    exact = GaussianFlow(random((1, 4, 4), torch.float64, 0), random((1, 4, 4), torch.float64, 1).square() + 0.1, path)
+    exact = GaussianFlow(
+        random((1, 4, 4), torch.float64, 0), random((1, 4, 4), torch.float64, 1).square() + 0.1, path
+    )
 
     def network(x: Tensor, t: Tensor) -> Tensor:
         if predicts == "v":
@@ -30,7 +32,9 @@ def test_every_prediction_becomes_the_same_velocity(path: AffinePath, predicts: 
     x, t = random((3, 1, 4, 4), torch.float64, 2), torch.tensor([0.2, 0.5, 0.9], dtype=torch.float64)
     for name in ("velocity", "destination", "source", "score"):
         expected = getattr(exact, name)(x, t)
-        assert torch.allclose(getattr(prior, name)(x, t), expected, rtol=1e-6, atol=1e-8 * float(expected.abs().max()))
+        assert torch.allclose(
+            getattr(prior, name)(x, t), expected, rtol=1e-6, atol=1e-8 * float(expected.abs().max())
+        )
 
 
 class Local(torch.nn.Module):
@@ -90,7 +94,7 @@ def test_sampling_is_reproducible_and_independent_of_the_batch() -> None:
 
 
 def test_errors() -> None:
-    with pytest.raises(ValueError, match="predicts: expected one of velocity, .*found 'speed'"):
+    with pytest.raises(ValueError, match=r"predicts: expected one of velocity, .*found 'speed'"):
         FlowPrior(Local(), AffinePath.linear(), Representation(), predicts="speed")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="expected a network or a velocity of its own"):
         FlowPrior(None, AffinePath.linear(), Representation()).velocity(torch.zeros(1, 1, 8, 8), 0.5)

@@ -48,7 +48,7 @@ def test_unknown_name_suggests_the_nearest() -> None:
     assert "ct-small" in bundled_priors()
     with pytest.raises(ValueError, match="no prior 'ct-smal'; did you mean 'ct-small'"):
         load_prior("ct-smal")
-    with pytest.raises(ValueError, match="no prior at .*nowhere: expected nowhere.json"):
+    with pytest.raises(ValueError, match=r"no prior at .*nowhere: expected nowhere.json"):
         load_prior("some/folder/nowhere")
 
 

@@ -123,7 +123,9 @@ def test_training_lowers_the_loss_and_leaves_its_traces(settings_file: Path) -> 
 def test_a_checkpoint_of_other_settings_is_refused(settings_file: Path) -> None:
     settings = read_settings(settings_file)
     train(settings)
-    with pytest.raises(ValueError, match="expected a checkpoint of these settings, found other learning_rate"):
+    with pytest.raises(
+        ValueError, match="expected a checkpoint of these settings, found other learning_rate"
+    ):
         train(settings.model_copy(update={"learning_rate": 1e-3}))
     train(settings.model_copy(update={"learning_rate": 1e-3}), resume=False)
 

@@ -71,7 +71,9 @@ def run(covariance: Tensor, particles: int = PARTICLES, **settings: Any) -> Tens
 
 @pytest.mark.parametrize("steps", [1, 10, 100])
 def test_samples_are_exactly_posterior_for_unit_covariance(steps: int) -> None:
-    assert_law(run(EYE, particles=PARTICLES if steps < 100 else 8000, steps=steps, sample=True), *posterior(EYE))
+    assert_law(
+        run(EYE, particles=PARTICLES if steps < 100 else 8000, steps=steps, sample=True), *posterior(EYE)
+    )
 
 
 @pytest.mark.parametrize("steps", [1, 10, 30])
@@ -96,7 +98,9 @@ def test_one_step_of_the_mean_variant_is_the_posterior_mean_for_every_start() ->
     assert torch.allclose(run(EYE, particles=5, steps=1), posterior(EYE)[0].expand(5, SIZE))
 
 
-@pytest.mark.parametrize("path", [AffinePath.cosine(), AffinePath.variance_preserving(), AffinePath.variance_exploding()])
+@pytest.mark.parametrize(
+    "path", [AffinePath.cosine(), AffinePath.variance_preserving(), AffinePath.variance_exploding()]
+)
 def test_strength_of_other_paths_is_the_posterior_variance_of_a_unit_prior(path: AffinePath) -> None:
     like = torch.zeros((), dtype=torch.float64)
     for t in (0.0, 0.3, 0.8):
@@ -114,22 +118,32 @@ def test_samples_of_the_cosine_path_are_posterior_too() -> None:
 def image_prior(complex_images: bool = False) -> FlowPrior:
     shape = (2 if complex_images else 1, 4, 4)
     gaussian = GaussianFlow(torch.zeros(shape), torch.full(shape, 0.5))
-    representation = Representation(0.02, 0.0 if complex_images else 0.02, complex_images, calibration="fixed")
+    representation = Representation(
+        0.02, 0.0 if complex_images else 0.02, complex_images, calibration="fixed"
+    )
     return FlowPrior(gaussian.velocity, gaussian.path, representation, name="test")
 
 
 def image_problem(batch: tuple[int, ...] = (2,)) -> InverseProblem:
-    return InverseProblem(Identity((4, 4)), 0.02 + 0.01 * random((*batch, 4, 4), torch.float32, 0), GaussianNoise(0.005))
+    return InverseProblem(
+        Identity((4, 4)), 0.02 + 0.01 * random((*batch, 4, 4), torch.float32, 0), GaussianNoise(0.005)
+    )
 
 
 def test_physical_units_go_through_the_representation() -> None:
     count = 4000
     y = torch.full((count, 4, 4), 0.03)
     solver = Flower(steps=1, sample=True, tolerance=1e-6)
-    result = solver(InverseProblem(Identity((4, 4)), y, GaussianNoise(0.01)), image_prior(), generator=torch.Generator().manual_seed(0))
+    result = solver(
+        InverseProblem(Identity((4, 4)), y, GaussianNoise(0.01)),
+        image_prior(),
+        generator=torch.Generator().manual_seed(0),
+    )
     # One step: the prior of unit variance, 0.02 +- 0.02, and the measurement, 0.03 +- 0.01.
     precision = 0.02**-2 + 0.01**-2
-    assert float(result.image.mean()) == pytest.approx((0.02 / 0.02**2 + 0.03 / 0.01**2) / precision, rel=0.01)
+    assert float(result.image.mean()) == pytest.approx(
+        (0.02 / 0.02**2 + 0.03 / 0.01**2) / precision, rel=0.01
+    )
     assert float(result.image.std()) == pytest.approx(precision**-0.5, rel=0.02)
     assert result.representation is not None
     assert result.representation["scale"] == 0.02
@@ -150,7 +164,9 @@ def test_a_callback_sees_every_step_and_can_stop() -> None:
         seen.append(step)
         return step.step == 3
 
-    result = Flower(steps=7)(image_problem(), image_prior(), generator=torch.Generator().manual_seed(0), callback=watch)
+    result = Flower(steps=7)(
+        image_problem(), image_prior(), generator=torch.Generator().manual_seed(0), callback=watch
+    )
     assert [(s.step, s.total) for s in seen] == [(1, 7), (2, 7), (3, 7)]
     assert torch.equal(result.image, seen[-1].estimate)
     assert seen[0].estimate.shape == (2, 4, 4)
@@ -160,7 +176,10 @@ def test_a_callback_sees_every_step_and_can_stop() -> None:
 
 def test_a_stop_ends_all_runs() -> None:
     result = Flower(steps=4, samples=3)(
-        image_problem(), image_prior(), generator=torch.Generator().manual_seed(0), callback=lambda step: step.step == 6
+        image_problem(),
+        image_prior(),
+        generator=torch.Generator().manual_seed(0),
+        callback=lambda step: step.step == 6,
     )
     assert result.evaluations["network"] == 6
 
@@ -175,7 +194,8 @@ def test_any_leading_axes_of_the_measurement(batch: tuple[int, ...]) -> None:
 def test_same_seed_same_result() -> None:
     solver = Flower(steps=3, sample=True)
     first, second, other = (
-        solver(image_problem(), image_prior(), generator=torch.Generator().manual_seed(seed)) for seed in (4, 4, 5)
+        solver(image_problem(), image_prior(), generator=torch.Generator().manual_seed(seed))
+        for seed in (4, 4, 5)
     )
     assert torch.equal(first.image, second.image)
     assert not torch.allclose(first.image, other.image)
@@ -193,11 +213,15 @@ def test_a_generator_for_each_sample_makes_them_independent_of_their_batch(sampl
     whole = solver(together, image_prior(), generator=generators([0, 1, 2])).image
     for indices in ([0], [1, 2]):
         part = InverseProblem(together.operator, together.measurement[indices], together.noise)
-        assert torch.allclose(solver(part, image_prior(), generator=generators(indices)).image, whole[indices], rtol=1e-5)
+        assert torch.allclose(
+            solver(part, image_prior(), generator=generators(indices)).image, whole[indices], rtol=1e-5
+        )
 
 
 def test_several_runs_give_samples_their_mean_and_spread() -> None:
-    result = Flower(steps=3, samples=4)(image_problem(), image_prior(), generator=torch.Generator().manual_seed(0))
+    result = Flower(steps=3, samples=4)(
+        image_problem(), image_prior(), generator=torch.Generator().manual_seed(0)
+    )
     assert result.samples is not None
     assert result.std is not None
     assert result.samples.shape == (4, 2, 4, 4)

@@ -26,7 +26,9 @@ def weighted_problem(batch: int = 3, scale: float = 1.0) -> tuple[InverseProblem
 
 def test_cgls_ends_at_weighted_least_squares() -> None:
     problem, matrix, std = weighted_problem()
-    expected = torch.linalg.lstsq(matrix / std[:, None], ((problem.measurement - problem.background) / std).mT)
+    expected = torch.linalg.lstsq(
+        matrix / std[:, None], ((problem.measurement - problem.background) / std).mT
+    )
     result = CGLS(iterations=20)(problem)
     assert torch.allclose(result.image, expected.solution.mT, rtol=1e-9)
 
@@ -84,7 +86,9 @@ def test_sirt_follows_its_formula() -> None:
     rows, columns = operator(torch.ones(16, 16).double()), operator.adjoint(torch.ones(30, 24).double())
     x = torch.zeros(2, 16, 16, dtype=torch.float64)
     for _ in range(5):
-        back = operator.adjoint(torch.where(rows > 1e-6 * rows.max(), 1 / rows, 0) * (problem.measurement - operator(x)))
+        back = operator.adjoint(
+            torch.where(rows > 1e-6 * rows.max(), 1 / rows, 0) * (problem.measurement - operator(x))
+        )
         x = x + 1.5 * back / columns
     result = SIRT(iterations=5, relaxation=1.5, nonnegative=False)(problem)
     assert torch.allclose(result.image, x, rtol=1e-9)
@@ -144,7 +148,9 @@ def test_batch_equals_loop_and_a_callback_stops(solver: CGLS | SIRT) -> None:
 
 def test_what_sirt_cannot_take_is_refused() -> None:
     with pytest.raises(ValueError, match="without negative entries, found Matrix"):
-        SIRT()(InverseProblem(Matrix(torch.eye(2).cfloat()), torch.zeros(2).cfloat(), ComplexGaussianNoise(1.0)))
+        SIRT()(
+            InverseProblem(Matrix(torch.eye(2).cfloat()), torch.zeros(2).cfloat(), ComplexGaussianNoise(1.0))
+        )
     with pytest.raises(ValueError, match="without negative entries, found a sum of -1"):
         SIRT()(InverseProblem(Matrix(-torch.eye(2)), torch.zeros(2), GaussianNoise(1.0)))
 

@@ -16,7 +16,12 @@ from operators.ct.ray_transform import RayTransform
 from operators.noise import GaussianNoise, PoissonTransmission
 
 each_solver = pytest.mark.parametrize("name", SOLVERS)
-QUICK: dict[str, dict] = {"cgls": {"iterations": 3}, "sirt": {"iterations": 3}, "tv": {"iterations": 30}, "flower": {"steps": 3}}
+QUICK: dict[str, dict] = {
+    "cgls": {"iterations": 3},
+    "sirt": {"iterations": 3},
+    "tv": {"iterations": 30},
+    "flower": {"steps": 3},
+}
 
 
 def problem(batch: tuple[int, ...] = (2,), dtype: torch.dtype = torch.float32) -> InverseProblem:
@@ -51,7 +56,9 @@ def test_a_solver_is_a_frozen_dataclass_with_the_protocol(name: str) -> None:
 @each_solver
 @pytest.mark.parametrize("batch", [(), (2,), (2, 3)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_every_solver_keeps_batch_and_dtype_and_records_itself(name: str, batch: tuple[int, ...], dtype: torch.dtype) -> None:
+def test_every_solver_keeps_batch_and_dtype_and_records_itself(
+    name: str, batch: tuple[int, ...], dtype: torch.dtype
+) -> None:
     seen: list[Step] = []
     posed = problem(batch, dtype)
     before = posed.measurement.clone()
@@ -70,7 +77,9 @@ def test_every_solver_keeps_batch_and_dtype_and_records_itself(name: str, batch:
 
 
 def test_settings_from_text() -> None:
-    assert make_solver("flower", {"steps": "7", "sample": "yes", "tolerance": "1e-4"}) == Flower(7, True, tolerance=1e-4)
+    assert make_solver("flower", {"steps": "7", "sample": "yes", "tolerance": "1e-4"}) == Flower(
+        7, True, tolerance=1e-4
+    )
     assert make_solver("cgls", {"discrepancy": None, "iterations": 4.0}) == CGLS(4)
     assert make_solver("flower", {"max-iterations": 9}).max_iterations == 9  # type: ignore[attr-defined]
     assert make_solver("fbp", {"filter": "hann", "cutoff": 1}) == FBP("hann", 1.0)

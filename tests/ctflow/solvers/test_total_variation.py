@@ -42,7 +42,9 @@ def blocks(batch: int = 2, dtype: torch.dtype = torch.float64) -> Tensor:
 def scan(dtype: torch.dtype = torch.float64) -> InverseProblem:
     operator = RayTransform(ParallelBeam.uniform(7, Detector(17, 1.0)), ImageGrid((12, 12)))
     noise = PoissonTransmission(2000.0)
-    return InverseProblem(operator, noise.sample(operator(blocks(dtype=dtype)), torch.Generator().manual_seed(3)), noise)
+    return InverseProblem(
+        operator, noise.sample(operator(blocks(dtype=dtype)), torch.Generator().manual_seed(3)), noise
+    )
 
 
 def objective(problem: InverseProblem, x: Tensor, weight: float) -> Tensor:
@@ -71,7 +73,12 @@ def by_splitting(problem: InverseProblem, weight: float, nonnegative: bool, iter
             v = stacked @ x + dual
             pairs = v[: 2 * size].unflatten(0, (2, size))
             length = pairs.norm(dim=0).clamp_min(1e-300)
-            z = torch.cat([(pairs * (1 - weight * gain / penalty / length).clamp_min(0)).flatten(), v[2 * size :].clamp_min(0)])
+            z = torch.cat(
+                [
+                    (pairs * (1 - weight * gain / penalty / length).clamp_min(0)).flatten(),
+                    v[2 * size :].clamp_min(0),
+                ]
+            )
             dual = v - z
         answers.append(x.unflatten(0, shape))
     return torch.stack(answers)
@@ -94,7 +101,9 @@ def test_default_settings_are_close_to_the_minimum() -> None:
 def test_an_operator_with_negative_entries() -> None:
     operator = OnImages(random((30, 36), torch.float64, 4), (6, 6))
     image = blocks()[:, 3:9, 3:9] * 100
-    problem = InverseProblem(operator, operator(image) + random((2, 1, 30), torch.float64, 5), GaussianNoise(1.0))
+    problem = InverseProblem(
+        operator, operator(image) + random((2, 1, 30), torch.float64, 5), GaussianNoise(1.0)
+    )
     expected = by_splitting(problem, 0.5, False)
     result = TV(weight=0.5, nonnegative=False, **PRECISE)(problem)
     assert torch.allclose(result.image, expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
@@ -113,7 +122,9 @@ def test_denoising_agrees_with_scikit_image() -> None:
 def test_a_step_loses_height_by_the_length_of_its_edge_over_its_area() -> None:
     height, left, right, std, weight = 5, 3, 6, 0.2, 0.7
     step = torch.cat([torch.zeros(height, left), torch.ones(height, right)], dim=1).double()
-    result = TV(weight=weight, **PRECISE)(InverseProblem(Identity((height, left + right)), step, GaussianNoise(std)))
+    result = TV(weight=weight, **PRECISE)(
+        InverseProblem(Identity((height, left + right)), step, GaussianNoise(std))
+    )
     expected = weight * std / left + step * (1 - weight * std / right - weight * std / left)
     assert torch.allclose(result.image, expected, atol=1e-6)
 
@@ -134,7 +145,9 @@ def test_the_weight_means_the_same_in_any_unit(image_unit: float, data_unit: flo
     operator = scan().operator
     y = operator(blocks()) + 0.05 * random((2, 7, 17), torch.float64, 9)
     reference = TV(iterations=60)(InverseProblem(operator, y, GaussianNoise(0.05)))
-    rescaled = InverseProblem((data_unit / image_unit) * operator, data_unit * y, GaussianNoise(0.05 * data_unit))
+    rescaled = InverseProblem(
+        (data_unit / image_unit) * operator, data_unit * y, GaussianNoise(0.05 * data_unit)
+    )
     result = TV(iterations=60)(rescaled)
     assert torch.allclose(result.image, image_unit * reference.image, rtol=1e-9, atol=1e-12 * image_unit)
     assert torch.allclose(torch.stack(result.history), torch.stack(reference.history), rtol=1e-9)
@@ -152,7 +165,9 @@ def test_the_gain_of_noise_is_the_root_mean_square_of_its_backprojection() -> No
 
 def test_background_zero_precision_and_no_weight() -> None:
     problem = scan()
-    shifted = InverseProblem(problem.operator, problem.measurement + 0.4, GaussianNoise(0.02), torch.tensor(0.4))
+    shifted = InverseProblem(
+        problem.operator, problem.measurement + 0.4, GaussianNoise(0.02), torch.tensor(0.4)
+    )
     plain = InverseProblem(problem.operator, problem.measurement, GaussianNoise(0.02))
     assert torch.allclose(TV()(shifted).image, TV()(plain).image, atol=1e-9)
     good = torch.ones(12, 12)
@@ -162,7 +177,9 @@ def test_background_zero_precision_and_no_weight() -> None:
         def precision(self, measurement: Tensor) -> Tensor:
             return good.to(measurement)
 
-    inpainted = TV(weight=0.0, nonnegative=False)(InverseProblem(Identity((12, 12)), blocks(1)[0] + 1, Masked(1.0)))
+    inpainted = TV(weight=0.0, nonnegative=False)(
+        InverseProblem(Identity((12, 12)), blocks(1)[0] + 1, Masked(1.0))
+    )
     assert torch.allclose(inpainted.image[good > 0], blocks(1)[0][good > 0] + 1, atol=1e-3)
     assert float(inpainted.image[good == 0].abs().max()) == 0.0
     flat = InverseProblem(Identity((12, 12)), torch.full((12, 12), 2.0), Masked(1.0))
@@ -191,7 +208,9 @@ def test_batch_equals_loop_and_a_callback_stops() -> None:
 def test_what_it_cannot_take_is_refused() -> None:
     with pytest.raises(ValueError, match="real images of two dimensions, found Matrix"):
         TV()(InverseProblem(Matrix(torch.eye(3)), torch.zeros(3), GaussianNoise(1.0)))
-    complex_problem = InverseProblem(Identity((2, 2), dtype=torch.complex64), torch.zeros(2, 2).cfloat(), ComplexGaussianNoise(1.0))
+    complex_problem = InverseProblem(
+        Identity((2, 2), dtype=torch.complex64), torch.zeros(2, 2).cfloat(), ComplexGaussianNoise(1.0)
+    )
     with pytest.raises(ValueError, match="real images"):
         TV()(complex_problem)
     with pytest.raises(ValueError, match="tv: weight: expected at least 0, found -1"):
