@@ -76,7 +76,7 @@ class AstraProjector:
         """(images, views, bins) to (images, height, width); exact on CPU, approximate on CUDA."""
         return self._run(sinograms, self.grid.shape, "direct_BP")
 
-    def _run(self, batch: Tensor, shape: tuple[int, int], direction: str) -> Tensor:
+    def _run(self, batch: Tensor, shape: tuple[int, ...], direction: str) -> Tensor:
         if batch.dtype != torch.float32:
             raise ValueError(f'projector "astra": expected dtype torch.float32, found {batch.dtype}')
         if batch.device.type not in ("cpu", "cuda"):

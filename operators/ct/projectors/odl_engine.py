@@ -133,7 +133,7 @@ class OdlProjector:
         return self._run(self._transform.adjoint, sinograms, self.grid.shape, self._unweight)
 
     @staticmethod
-    def _run(operator: Any, batch: Tensor, shape: tuple[int, int], factor: float) -> Tensor:
+    def _run(operator: Any, batch: Tensor, shape: tuple[int, ...], factor: float) -> Tensor:
         if batch.device.type != "cpu" or batch.dtype != torch.float32:
             raise ValueError(
                 f'projector "odl": expected torch.float32 on cpu, found {batch.dtype} on {batch.device}'

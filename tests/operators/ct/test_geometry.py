@@ -132,7 +132,7 @@ def test_bad_numbers_are_named(make: Any, message: str) -> None:
     [
         ([], r"expected shape \(views,\) with views >= 1, found \(0,\)"),
         ([[0.0, 1.0]], r"found \(1, 2\)"),
-        ([0.0, math.nan], "expected finite radians, found nan at view 1"),
+        ([0.0, math.nan], "expected finite numbers, found nan at view 1"),
     ],
 )
 def test_bad_angles_are_named(angles: Any, message: str) -> None:
@@ -148,3 +148,28 @@ def test_a_detector_and_known_views_are_needed() -> None:
         beam.subset([3])
     with pytest.raises(ValueError, match="found dtype float64"):
         beam.subset([0.5])  # type: ignore[list-item]
+
+
+def test_an_area_detector_has_rows_of_bins() -> None:
+    detector = Detector((3, 4), pitch=(2.0, 0.5), offset=(1.0, -0.25))
+    assert detector.shape == (3, 4)
+    np.testing.assert_allclose(detector.positions(), [-1.0, -0.5, 0.0, 0.5])
+    np.testing.assert_allclose(detector.row_positions(), [-1.0, 1.0, 3.0])
+    assert detector == Detector((3, 4), (2.0, 0.5), (1.0, -0.25))
+    assert Detector((3, 4), 0.5).row_pitch == 0.5
+    with pytest.raises(ValueError, match="expected one pitch and offset for one row"):
+        Detector(4, pitch=(2.0, 0.5))
+    with pytest.raises(ValueError, match="ParallelBeam detector: expected one straight row"):
+        ParallelBeam([0.0], detector)
+
+
+def test_a_grid_of_voxels_lies_around_its_centre() -> None:
+    grid = ImageGrid((2, 3, 4), pixel_size=(5.0, 1.0, 0.5), center=(1.0, 2.0, 3.0))
+    x, y, z = grid.coordinates()
+    np.testing.assert_allclose(x, [0.25, 0.75, 1.25, 1.75])
+    np.testing.assert_allclose(y, [3.0, 2.0, 1.0])
+    np.testing.assert_allclose(z, [0.5, 5.5])
+    assert grid.extent == (0.0, 2.0, 0.5, 3.5, -2.0, 8.0)
+    assert ImageGrid((2, 3, 4)).center == (0.0, 0.0, 0.0)
+    with pytest.raises(ValueError, match="pixel_size: expected three numbers"):
+        ImageGrid((2, 3, 4), (1.0, 1.0))

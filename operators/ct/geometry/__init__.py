@@ -1,0 +1,8 @@
+"""Where the rays of a scan run: image grids, detectors and trajectories, in millimetres and radians."""
+
+from operators.ct.geometry.checks import Float64Array
+from operators.ct.geometry.detector import Detector
+from operators.ct.geometry.grid import ImageGrid
+from operators.ct.geometry.parallel import ParallelBeam
+
+__all__ = ["Detector", "Float64Array", "ImageGrid", "ParallelBeam"]

@@ -1,0 +1,110 @@
+"""Parallel rays: synchrotrons, and scans that were rebinned to them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from operators.ct.geometry.checks import Float64Array, chosen, count, read_only
+from operators.ct.geometry.detector import Detector
+
+
+@dataclass(frozen=True, init=False, eq=False, repr=False)
+class ParallelBeam:
+    """Parallel rays seen from a list of angles.
+
+    The ray of view ``theta`` and detector position ``t`` is the line x cos(theta) + y sin(theta) = t::
+
+                  y
+                  ^          image[0, 0] ......... image[0, width - 1]      row 0 has the largest y
+                  |              .                        .
+                  |              .      (0, 0) = axis     .
+                  |              .                        .
+                  |          image[height - 1, 0] ....    .                 x grows with the column
+                  +------> x
+
+          theta = 0:     vertical rays, t = x: bin 0 sees the left column, and sinogram[0] sums over rows.
+          theta = pi/2:  horizontal rays, t = y: bin 0 sees the bottom row, and sinogram[1] sums over columns.
+          theta grows anticlockwise, as in ASTRA; ODL's angle for the same array is larger by pi / 2.
+
+    Parameters
+    ----------
+    angles : 1-D array, tensor or sequence of float
+        Angle of each view in radians, in any order, over any range. Kept as read-only float64.
+    detector : Detector
+        The row of bins.
+
+    Raises
+    ------
+    ValueError
+        If there are no angles, or one is not finite.
+    """
+
+    angles: Float64Array
+    detector: Detector
+
+    def __init__(self, angles: Sequence[float] | NDArray[Any] | Tensor, detector: Detector) -> None:
+        if not isinstance(detector, Detector):
+            raise ValueError(f"ParallelBeam detector: expected a Detector, found {type(detector).__name__}")
+        if detector.rows is not None or detector.curved:
+            raise ValueError(f"ParallelBeam detector: expected one straight row, found {detector.describe()}")
+        object.__setattr__(self, "angles", read_only(angles, "ParallelBeam angles"))
+        object.__setattr__(self, "detector", detector)
+
+    @classmethod
+    def uniform(
+        cls, views: int, detector: Detector, span: float = math.pi, start: float = 0.0
+    ) -> ParallelBeam:
+        """Return ``views`` equally spaced angles from ``start``; ``start + span`` itself is left out."""
+        views = count(views, "ParallelBeam views")
+        return cls(start + span * np.arange(views) / views, detector)
+
+    @property
+    def views(self) -> int:
+        """Number of angles."""
+        return int(self.angles.size)
+
+    @property
+    def sinogram_shape(self) -> tuple[int, int]:
+        """(views, bins)."""
+        return self.views, self.detector.bins
+
+    def vectors(self) -> Float64Array:
+        """Return each view as ASTRA's six ``parallel_vec`` numbers, shape (views, 6).
+
+        Ray direction (x, y), middle of the detector (x, y), and the step from one bin to the next (x, y), in
+        mm.
+        """
+        cosine, sine = np.cos(self.angles), np.sin(self.angles)
+        shift, pitch = self.detector.offset, self.detector.pitch
+        return np.stack((sine, -cosine, shift * cosine, shift * sine, pitch * cosine, pitch * sine), axis=1)
+
+    def subset(self, views: slice | Sequence[int] | NDArray[Any]) -> ParallelBeam:
+        """Return the same scan with only some views, given as a slice, indices or a boolean mask."""
+        return ParallelBeam(self.angles[chosen(views, self.views)], self.detector)
+
+    def describe(self) -> str:
+        """Return one line for a person."""
+        low, high = np.rad2deg([self.angles.min(), self.angles.max()])
+        views = "1 view" if self.views == 1 else f"{self.views} views"
+        return f"parallel beam, {views} from {low:.6g} to {high:.6g} degrees, {self.detector.describe()}"
+
+    def __eq__(self, other: object) -> bool:
+        """Compare by content."""
+        if not isinstance(other, ParallelBeam):
+            return NotImplemented
+        return self.detector == other.detector and np.array_equal(self.angles, other.angles)
+
+    def __hash__(self) -> int:
+        """Hash by content; adding 0.0 makes -0.0 and 0.0, which are equal, hash alike."""
+        return hash(((self.angles + 0.0).tobytes(), self.detector))
+
+    def __repr__(self) -> str:
+        """Return the description; the angles themselves would fill the screen."""
+        return f"ParallelBeam({self.describe()})"
