@@ -153,4 +153,4 @@ def _finer(operator: RayTransform) -> RayTransform:
     pixel_size = (grid.pixel_height / _REFINEMENT, grid.pixel_width / _REFINEMENT)
     fine_grid = ImageGrid((_REFINEMENT * grid.shape[0], _REFINEMENT * grid.shape[1]), pixel_size, grid.center)
     fine_detector = Detector(_REFINEMENT * detector.bins, detector.pitch / _REFINEMENT, detector.offset)
-    return RayTransform(ParallelBeam(geometry.angles, fine_detector), fine_grid, operator.projector)
+    return RayTransform(geometry.with_detector(fine_detector), fine_grid, operator.projector)

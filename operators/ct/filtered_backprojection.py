@@ -58,6 +58,8 @@ def filtered_backprojection(
     if not 0 < cutoff <= 1:
         raise ValueError(f"cutoff: expected a fraction in (0, 1], found {cutoff}")
     geometry, grid = operator.geometry, operator.grid
+    if not isinstance(geometry, ParallelBeam):
+        raise ValueError(f"filtered backprojection: expected a ParallelBeam, found {geometry.describe()}")
     if tuple(sinogram.shape[-2:]) != geometry.sinogram_shape:
         raise ValueError(
             f"sinogram: expected shape (..., {geometry.views}, {geometry.detector.bins}), "
@@ -70,7 +72,7 @@ def filtered_backprojection(
     finer = math.ceil(BINS_PER_PIXEL * detector.pitch / min(grid.pixel_height, grid.pixel_width) - 1e-6)
     finer = max(finer, 1)
     fine = Detector(detector.bins * finer, detector.pitch / finer, detector.offset)
-    backprojector = type(operator)(ParallelBeam(geometry.angles, fine), grid, operator.projector)
+    backprojector = type(operator)(geometry.with_detector(fine), grid, operator.projector)
 
     # The adjoint sums, for every view, area / pitch mm of rays over a pixel.
     weights = angular_weights(geometry.angles) * fine.pitch / (grid.pixel_height * grid.pixel_width)

@@ -10,13 +10,14 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from operators.ct.geometry import ImageGrid, ParallelBeam
+from operators.ct.geometry import Geometry, ImageGrid
 from operators.linear import LinearOperator
 
+# Engine, then kind of geometry: the module and the class that computes it.
 _ENGINES = {
-    "joseph": ("joseph_cpu", "JosephProjector"),
-    "astra": ("astra_engine", "AstraProjector"),
-    "odl": ("odl_engine", "OdlProjector"),
+    "joseph": {"ParallelBeam": ("joseph_cpu", "JosephProjector")},
+    "astra": {"ParallelBeam": ("astra_engine", "AstraProjector")},
+    "odl": {"ParallelBeam": ("odl_engine", "OdlProjector")},
 }
 
 
@@ -26,30 +27,34 @@ class Projector(Protocol):
     dtypes: tuple[torch.dtype, ...]
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (images, height, width) to line integrals (images, views, bins)."""
+        """Images (images, *grid shape) to line integrals (images, *sinogram shape)."""
 
     def adjoint(self, sinograms: Tensor) -> Tensor:
-        """Line integrals (images, views, bins) to images (images, height, width)."""
+        """Line integrals (images, *sinogram shape) to images (images, *grid shape)."""
 
 
-def _engine(name: str, geometry: ParallelBeam, grid: ImageGrid) -> Projector:
-    module, kind = _ENGINES[name]
-    return getattr(import_module(f"operators.ct.projectors.{module}"), kind)(geometry, grid)
+def _engine(name: str, geometry: Geometry, grid: ImageGrid) -> Projector:
+    kind = type(geometry).__name__
+    if kind not in _ENGINES[name]:
+        able = ", ".join(engine for engine, kinds in _ENGINES.items() if kind in kinds)
+        raise ValueError(f'projector "{name}" cannot compute a {kind}; these can: {able}')
+    module, projector = _ENGINES[name][kind]
+    return getattr(import_module(f"operators.ct.projectors.{module}"), projector)(geometry, grid)
 
 
 class RayTransform(LinearOperator):
     """Line integrals of an image along the rays of a scan.
 
-    Maps linear attenuation in 1/mm, shape (*batch, height, width), to dimensionless line integrals, shape
-    (*batch, views, bins). The adjoint is the exact transpose, but for ASTRA on CUDA, whose adjoint is
-    approximate.
+    Maps linear attenuation in 1/mm, shape (*batch, *grid.shape), to dimensionless line integrals, shape
+    (*batch, *geometry.sinogram_shape). The adjoint is the exact transpose, but for ASTRA on CUDA, whose
+    adjoint is approximate.
 
     Parameters
     ----------
     geometry : ParallelBeam
-        Angles and detector; see there for the orientation.
+        Trajectory and detector; see there for the orientation.
     grid : ImageGrid
-        The pixels.
+        The pixels, or the voxels of a 3-D scan.
     projector : {"auto", "joseph", "astra", "odl"}
         "joseph": our own, CPU, float32 and float64. "astra": the ASTRA toolbox, CPU or CUDA, float32. "odl":
         ODL's `astra_cpu`, float32. "auto": "joseph" for tensors on the CPU and "astra" for those on CUDA,
@@ -59,16 +64,21 @@ class RayTransform(LinearOperator):
     Raises
     ------
     ValueError
-        For an unknown projector, or a geometry or grid that the projector cannot take.
+        For an unknown projector, a geometry or grid that the projector cannot take, or a volume and a
+        trajectory in the plane, or the reverse.
     """
 
-    def __init__(self, geometry: ParallelBeam, grid: ImageGrid, projector: str = "auto") -> None:
-        if not isinstance(geometry, ParallelBeam):
-            raise ValueError(
-                f"RayTransform geometry: expected a ParallelBeam, found {type(geometry).__name__}"
-            )
+    def __init__(self, geometry: Geometry, grid: ImageGrid, projector: str = "auto") -> None:
+        if not isinstance(geometry, Geometry):
+            known = "a geometry, such as ParallelBeam"
+            raise ValueError(f"RayTransform geometry: expected {known}, found {type(geometry).__name__}")
         if not isinstance(grid, ImageGrid):
             raise ValueError(f"RayTransform grid: expected an ImageGrid, found {type(grid).__name__}")
+        if geometry.dimensions != len(grid.shape):
+            raise ValueError(
+                f"RayTransform grid: expected {geometry.dimensions} dimensions for a "
+                f"{type(geometry).__name__}, found {grid.describe()}"
+            )
         if projector != "auto" and projector not in _ENGINES:
             known = ", ".join(["auto", *_ENGINES])
             raise ValueError(f"RayTransform projector: expected one of {known}, found {projector!r}")
@@ -101,7 +111,7 @@ class RayTransform(LinearOperator):
         return RayTransform(self.geometry.subset(views), self.grid, self.projector)
 
     def approximate_inverse(self, y: Tensor) -> Tensor:
-        """Return the Ram-Lak filtered backprojection: (*batch, views, bins) to (*batch, height, width)."""
+        """Return the Ram-Lak filtered backprojection: a sinogram, with any batch, to an image."""
         from operators.ct.filtered_backprojection import filtered_backprojection
 
         return filtered_backprojection(self, y)
@@ -116,12 +126,12 @@ class RayTransform(LinearOperator):
         return self._engines[name]
 
     def _forward(self, x: Tensor) -> Tensor:
-        batch = x.shape[:-2]
+        batch = x.shape[: x.ndim - len(self.domain_shape)]
         images = x.reshape(math.prod(batch), *self.domain_shape)
         return self._choose(x.device).forward(images).reshape(*batch, *self.range_shape)
 
     def _adjoint(self, y: Tensor) -> Tensor:
-        batch = y.shape[:-2]
+        batch = y.shape[: y.ndim - len(self.range_shape)]
         sinograms = y.reshape(math.prod(batch), *self.range_shape)
         return self._choose(y.device).adjoint(sinograms).reshape(*batch, *self.domain_shape)
 

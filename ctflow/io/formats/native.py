@@ -46,7 +46,7 @@ from ctflow.io.fields import (
     text,
 )
 from ctflow.io.recording import Recording, noise_in_words, with_photons
-from operators.ct.geometry import Detector, ImageGrid, ParallelBeam
+from operators.ct.geometry import Detector, Geometry, ImageGrid, ParallelBeam
 from operators.noise import GaussianNoise, NoiseModel, PoissonTransmission
 
 _FORMAT, _VERSION = "ctflow-scan", 1
@@ -127,7 +127,7 @@ def recording(path: Path, *, angles_unit: str | None = None, photons: float | No
 def write_scan(
     path: str | Path,
     measurement: ArrayLike | Tensor,
-    geometry: ParallelBeam,
+    geometry: Geometry,
     grid: ImageGrid,
     noise: NoiseModel,
     *,
@@ -164,6 +164,8 @@ def write_scan(
     OutputError
         If the file cannot be written.
     """
+    if not isinstance(geometry, ParallelBeam):
+        raise ValueError(f"geometry: expected a ParallelBeam, found {geometry.describe()}")
     stored = np.asarray(measurement, dtype=np.float32)
     if stored.ndim != 3 or stored.shape[1:] != geometry.sinogram_shape or not len(stored):
         raise ValueError(f"measurement: expected (slices, *{geometry.sinogram_shape}), found {stored.shape}")

@@ -66,6 +66,11 @@ class ParallelBeam:
         return cls(start + span * np.arange(views) / views, detector)
 
     @property
+    def dimensions(self) -> int:
+        """2: all rays run in one plane."""
+        return 2
+
+    @property
     def views(self) -> int:
         """Number of angles."""
         return int(self.angles.size)
@@ -88,6 +93,10 @@ class ParallelBeam:
     def subset(self, views: slice | Sequence[int] | NDArray[Any]) -> ParallelBeam:
         """Return the same scan with only some views, given as a slice, indices or a boolean mask."""
         return ParallelBeam(self.angles[chosen(views, self.views)], self.detector)
+
+    def with_detector(self, detector: Detector) -> ParallelBeam:
+        """Return the same trajectory before another detector."""
+        return ParallelBeam(self.angles, detector)
 
     def describe(self) -> str:
         """Return one line for a person."""

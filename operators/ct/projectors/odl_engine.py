@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from operators.ct.geometry import Detector, ImageGrid, ParallelBeam
+from operators.ct.geometry import Detector, Geometry, ImageGrid, ParallelBeam
 
 
 def _odl() -> Any:
@@ -70,18 +70,20 @@ def geometry_from_odl(transform: Any) -> tuple[ParallelBeam, ImageGrid]:
     return geometry, ImageGrid(partition.shape, (float(tall), float(wide)), center)
 
 
-def transform_to_odl(geometry: ParallelBeam, grid: ImageGrid) -> Any:
+def transform_to_odl(geometry: Geometry, grid: ImageGrid) -> Any:
     """Return the ``odl.applications.tomo.RayTransform`` (float32 numpy spaces, impl `astra_cpu`) of a scan.
 
     Raises
     ------
     ValueError
-        If the detector is not centred, the pixels are not square (ODL's `astra_cpu` computes both wrongly),
-        or the angles do not grow from view to view.
+        If the geometry is no ParallelBeam, the detector is not centred, the pixels are not square (ODL's
+        `astra_cpu` computes both wrongly), or the angles do not grow from view to view.
     """
     odl = _odl()
     tomo = import_module("odl.applications.tomo")
 
+    if not isinstance(geometry, ParallelBeam):
+        raise ValueError(f"to_odl: expected a ParallelBeam, found {geometry.describe()}")
     detector, angles = geometry.detector, geometry.angles + math.pi / 2
     if abs(detector.offset) > 1e-6 * detector.pitch:
         raise ValueError(f"to_odl: expected a centred detector, found offset {detector.offset:g} mm")

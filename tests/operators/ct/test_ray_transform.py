@@ -95,8 +95,9 @@ def test_repr_tells_what_it_is() -> None:
     ("arguments", "message"),
     [
         ((GEOMETRY, GRID, "siddon"), "expected one of auto, joseph, astra, odl, found 'siddon'"),
-        ((GRID, GEOMETRY), "geometry: expected a ParallelBeam, found ImageGrid"),
+        ((GRID, GEOMETRY), "geometry: expected a geometry, such as ParallelBeam, found ImageGrid"),
         ((GEOMETRY, (8, 9)), "grid: expected an ImageGrid, found tuple"),
+        ((GEOMETRY, ImageGrid((4, 8, 9))), "expected 2 dimensions for a ParallelBeam, found 4 x 8 x 9"),
     ],
 )
 def test_bad_arguments_are_named(arguments: Any, message: str) -> None:

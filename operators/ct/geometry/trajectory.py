@@ -1,0 +1,52 @@
+"""What every geometry of a scan has in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol, Self, runtime_checkable
+
+from numpy.typing import NDArray
+
+from operators.ct.geometry.checks import Float64Array
+from operators.ct.geometry.detector import Detector
+
+
+@runtime_checkable
+class Geometry(Protocol):
+    """Where the rays of a scan run, view by view."""
+
+    @property
+    def detector(self) -> Detector:
+        """The bins."""
+        ...
+
+    @property
+    def dimensions(self) -> int:
+        """2 for rays in a plane, 3 for rays in space."""
+        ...
+
+    @property
+    def views(self) -> int:
+        """Number of views."""
+        ...
+
+    @property
+    def sinogram_shape(self) -> tuple[int, ...]:
+        """(views, bins), or (views, rows, bins)."""
+        ...
+
+    def vectors(self) -> Float64Array:
+        """Return each view as the numbers of ASTRA's vector geometry of this kind."""
+        ...
+
+    def subset(self, views: slice | Sequence[int] | NDArray[Any]) -> Self:
+        """Return the same scan with only some views, given as a slice, indices or a boolean mask."""
+        ...
+
+    def with_detector(self, detector: Detector) -> Self:
+        """Return the same trajectory before another detector."""
+        ...
+
+    def describe(self) -> str:
+        """Return one line for a person."""
+        ...
