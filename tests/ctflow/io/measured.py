@@ -1,0 +1,108 @@
+"""Small measured files in the layouts of real ones, with the truth known, and ways to damage them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor
+
+from operators import Detector, ImageGrid, ParallelBeam, RayTransform
+
+VIEWS, ROWS, BINS, PITCH, CENTRE = 30, 3, 41, 0.05, 18.5
+"""Of the DXchange files: pitch in mm, the rotation axis in bins."""
+
+Edit = Callable[[h5py.File], object]
+
+
+def body() -> Tensor:
+    """Three slices of ellipses in 1/mm, float32 (3, 41, 41); no two slices are alike."""
+    x = torch.linspace(-1, 1, BINS)[None, :]
+    y = torch.linspace(1, -1, BINS)[:, None]
+    slices = []
+    for row in range(ROWS):
+        disc = ((x / 0.6) ** 2 + ((y - 0.05) / 0.45) ** 2 < 1) * 0.5
+        hole = ((x - 0.2 + 0.1 * row) ** 2 + (y + 0.1) ** 2 < 0.03) * -0.4
+        slices.append(disc + hole + ((x + 0.35) ** 2 + (y - 0.2) ** 2 < 0.02) * 0.8)
+    return torch.stack(slices).float()
+
+
+def dxchange_scan() -> RayTransform:
+    """The scan that `write_dxchange` simulates."""
+    detector = Detector(BINS, PITCH, ((BINS - 1) / 2 - CENTRE) * PITCH)
+    angles = np.linspace(0, np.pi, VIEWS)
+    return RayTransform(ParallelBeam(angles, detector), ImageGrid((BINS, BINS), PITCH))
+
+
+def write_dxchange(path: Path, edit: Edit | None = None, *, noise: bool = False) -> Tensor:
+    """Write counts, flats, darks, angles in degrees and a pixel size; the clean line integrals.
+
+    Flats differ from bin to bin, the dark field is 100, one photon gives 0.5 counts; `edit` changes the
+    file before it is closed.
+    """
+    line_integrals = dxchange_scan()(body())  # (rows, views, bins)
+    random = np.random.default_rng(0)
+    beam = 4e4 * (1 + 0.1 * np.sin(np.arange(BINS)))  # photons
+    expected = beam * np.exp(-line_integrals.numpy().astype(np.float64)).transpose(1, 0, 2)
+    frames = np.broadcast_to(beam, (10, ROWS, BINS))
+    if noise:
+        expected, frames = random.poisson(expected), random.poisson(frames)
+    with h5py.File(path, "w") as file:
+        file["/exchange/data"] = (0.5 * expected + 100).astype(np.float32)
+        file["/exchange/data_white"] = (0.5 * frames + 100).astype(np.float32)
+        file["/exchange/data_dark"] = np.full((4, ROWS, BINS), 100, np.float32)
+        file["/exchange/theta"] = np.linspace(0, 180, VIEWS)
+        file["/exchange/theta"].attrs["units"] = "degrees"
+        file["/exchange/title"] = "a test body"
+        size = file.create_dataset("/measurement/instrument/detector/actual_pixel_size_x", data=1000 * PITCH)
+        size.attrs["units"] = "microns"
+        if edit is not None:
+            edit(file)
+    return line_integrals
+
+
+def replaced(name: str, make: Callable[[np.ndarray], object], **attributes: str) -> Edit:
+    """An edit that puts `make(old values)` in the place of a dataset, with attributes."""
+
+    def edit(file: h5py.File) -> None:
+        values = make(file[name][()])
+        del file[name]
+        file[name] = values
+        file[name].attrs.update(attributes)
+
+    return edit
+
+
+def without(*names: str) -> Edit:
+    """An edit that takes objects out of the file."""
+
+    def edit(file: h5py.File) -> None:
+        for name in names:
+            del file[name]
+
+    return edit
+
+
+def write_lodopab(path: Path, slices: int = 2) -> Tensor:
+    """Write a LoDoPaB-CT observation file of discs; the line integrals, (slices, 1000, 513).
+
+    The sinogram of a disc of radius r at (x, y) is 2 mu sqrt(r^2 - (s - x cos - y sin)^2), with the published
+    geometry written out here: angles from ODL's uniform partition of half a turn, its detector axis at
+    (cos, sin), and images stored with x along the first axis.
+    """
+    cell = math.pi / 1000
+    angle = (np.arange(1000) + 0.5) * cell
+    s = (np.arange(513) - 256) * 260 * math.sqrt(2) / 513
+    sinograms = []
+    for index in range(slices):
+        first, second, radius, attenuation = 40.0 + 5 * index, -25.0, 30.0, 0.02
+        distance = s[None, :] - (first * np.cos(angle) + second * np.sin(angle))[:, None]
+        sinograms.append(2 * attenuation * np.sqrt(np.clip(radius**2 - distance**2, 0, None)))
+    stack = np.stack(sinograms).astype(np.float32)
+    with h5py.File(path, "w") as file:
+        file["data"] = stack / np.float32(81.35858)
+    return torch.from_numpy(stack)

@@ -1,0 +1,156 @@
+"""Opening scans: what a file is, what of it is used, and what cannot be used."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from ctflow.io.errors import ScanError
+from ctflow.io.formats.native import write_scan
+from ctflow.io.scan import open_scan
+from operators import Detector, GaussianNoise, ImageGrid, ParallelBeam, RayTransform
+
+SCAN = RayTransform(ParallelBeam.uniform(12, Detector(15, 2.0, offset=1.0)), ImageGrid((8, 10), 1.5))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    file = tmp_path / "scan.h5"
+    images = torch.rand(4, 8, 10, generator=torch.Generator().manual_seed(0))
+    write_scan(file, SCAN(images), SCAN.geometry, SCAN.grid, GaussianNoise(0.1), truth=images)
+    return file
+
+
+def test_it_is_a_sequence_of_problems(path: Path) -> None:
+    scan = open_scan(str(path))
+    together = scan[0:4].measurement
+    assert len(scan) == len(list(scan)) == 4
+    assert torch.equal(torch.stack([problem.measurement for problem in scan]), together)
+    assert torch.equal(scan[-1].measurement, together[3])
+    assert torch.equal(scan[-2:].measurement, together[2:])
+    assert torch.equal(scan[np.int64(2)].measurement, together[2])
+    assert scan[0].operator is scan[3].operator
+    with pytest.raises(IndexError, match="slice 4 of 4"):
+        _ = scan[4]
+    for wrong in (slice(0, 4, 2), slice(3, 3), slice(5, 9)):
+        with pytest.raises(ScanError, match="expected a range of neighbouring slices within 0:4"):
+            _ = scan[wrong]
+
+
+def test_it_travels_between_processes(path: Path) -> None:
+    scan = open_scan(path, views=5)
+    assert scan.operator.range_shape == (5, 15)
+    again = pickle.loads(pickle.dumps(scan))
+    assert "operator" not in again.__dict__
+    assert torch.equal(again[1].measurement, scan[1].measurement)
+
+
+def test_a_path_is_kept_when_the_folder_changes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(path.parent)
+    scan = open_scan(path.name)
+    monkeypatch.chdir("/")
+    assert scan[0].measurement.shape == (12, 15)
+
+
+def test_a_pixel_size_scales_all_lengths(path: Path) -> None:
+    scan, scaled = open_scan(path), open_scan(path, pixel_size=4.0)
+    assert (scan.pixel_size, scaled.pixel_size) == (1.5, 3.0)
+    x = torch.rand(8, 10)
+    torch.testing.assert_close(scaled.operator(x), 2 * scan.operator(x), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(scaled.truth(1), scan.truth(1) / 2)
+    assert torch.equal(scaled[1].measurement, scan[1].measurement)
+
+
+def test_size_and_centre(path: Path) -> None:
+    scan = open_scan(path, size=6, centre=7.0)
+    assert (scan.grid.shape, scan.grid.pixel_height, scan.centre) == ((6, 6), 1.5, 7.0)
+    assert scan.geometry.detector.offset == 0
+    assert scan.truth(0) is None
+    assert open_scan(path).centre == pytest.approx(7 - 1.0 / 2.0)
+
+
+def test_views_are_spread_in_angle_not_in_order(path: Path) -> None:
+    interlaced = SCAN.subset([0, 6, 3, 9, 1, 7, 4, 10, 2, 8, 5, 11])
+    images = torch.rand(1, 8, 10)
+    write_scan(path, interlaced(images), interlaced.geometry, SCAN.grid, GaussianNoise(0.1), overwrite=True)
+    scan = open_scan(path, views=4)
+    np.testing.assert_allclose(scan.geometry.angles, SCAN.geometry.angles[[0, 6, 3, 9]])
+    torch.testing.assert_close(scan[0].measurement, interlaced(images)[0, :4])
+
+
+def test_a_description_is_plain_data(path: Path) -> None:
+    described = open_scan(path, views=6).describe()
+    assert json.loads(json.dumps(described)) == described
+    assert (described["format"], described["slices"], described["views"]) == ("ctflow", 4, 6)
+    assert described["views_in_file"] == 12
+    assert described["problems"] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"views": 13}, "views: expected a number from 1 to 12, found 13"),
+        ({"views": 0}, "views: expected a number from 1 to 12, found 0"),
+        ({"centre": 15.0}, "centre: expected a bin from 0 to 14, found 15.0"),
+        ({"size": 10**6}, "size: expected a number from 1 to"),
+        ({"pixel_size": 0.0}, "pixel_size: expected a positive number, found 0.0"),
+        ({"photons": float("nan")}, "photons: expected a positive number, found nan"),
+        ({"angles_unit": "turns"}, "angles_unit: expected 'degrees' or 'radians', found 'turns'"),
+    ],
+)
+def test_arguments_that_do_not_go_with_the_file(path: Path, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ScanError, match=message):
+        open_scan(path, **arguments)
+
+
+def test_files_that_are_no_scans(path: Path, tmp_path: Path) -> None:
+    with pytest.raises(ScanError, match="expected an HDF5 file, found no such file"):
+        open_scan(tmp_path / "nothing.h5")
+    with pytest.raises(ScanError, match="expected an HDF5 file, found a folder"):
+        open_scan(tmp_path)
+    (tmp_path / "text.h5").write_text("a text")
+    with pytest.raises(ScanError, match="expected an HDF5 file, found 6 bytes of something else"):
+        open_scan(tmp_path / "text.h5")
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["temperature"] = 3.0
+    with pytest.raises(
+        ScanError, match="format: expected one of the formats .*, found a file that contains temperature"
+    ):
+        open_scan(tmp_path / "other.h5")
+
+
+@pytest.mark.parametrize("kept", [0.1, 0.5, 0.9, 0.999])
+def test_truncated_files(path: Path, kept: float) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: int(kept * len(content))])
+    with pytest.raises(ScanError, match="truncated or damaged"):
+        open_scan(path)[0:4]
+
+
+def test_damage_that_hits_the_data_only(path: Path) -> None:
+    with h5py.File(path, "r") as file:
+        info = file["/truth"].id.get_chunk_info(0)
+    content = bytearray(path.read_bytes())
+    end = info.byte_offset + info.size
+    content[info.byte_offset : end] = bytes(255 - byte for byte in content[info.byte_offset : end])
+    path.write_bytes(content)
+    scan = open_scan(path)
+    assert scan[0].measurement.shape == (12, 15)
+    with pytest.raises(ScanError, match="truncated or damaged"):
+        scan.truth(0)
+
+
+def test_more_slices_than_fit_into_memory(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sysconf", lambda name: 40)
+    scan = open_scan(path)
+    assert scan[0].measurement.shape == (12, 15)
+    with pytest.raises(ScanError, match="slices that fit into .* of memory.*; ask for fewer"):
+        _ = scan[0:4]
