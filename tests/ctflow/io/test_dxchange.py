@@ -160,7 +160,7 @@ def test_transmissions_without_flats(path: Path) -> None:
         file[DATA] = values
 
     clean = write_dxchange(path, corrected)
-    with pytest.raises(ScanError, match="data_white: expected flat fields .* pass photons="):
+    with pytest.raises(ScanError, match=r"data_white: expected flat fields .* pass photons="):
         open_scan(path)
     scan = open_scan(path, photons=1e4)
     torch.testing.assert_close(scan[0].measurement, clean[0], atol=2e-5, rtol=0)

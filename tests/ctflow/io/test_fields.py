@@ -44,7 +44,7 @@ def test_links_inside_the_file_are_followed(path: Path) -> None:
 def test_links_in_a_circle(path: Path) -> None:
     with h5py.File(path, "w") as file:
         file["/a"], file["/b"] = h5py.SoftLink("/b"), h5py.SoftLink("/a")
-        with pytest.raises(ScanError, match="/a: expected .*, found soft links in a circle"):
+        with pytest.raises(ScanError, match=r"/a: expected .*, found soft links in a circle"):
             find(file, "/a")
 
 

@@ -122,7 +122,7 @@ def test_files_that_are_no_scans(path: Path, tmp_path: Path) -> None:
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["temperature"] = 3.0
     with pytest.raises(
-        ScanError, match="format: expected one of the formats .*, found a file that contains temperature"
+        ScanError, match=r"format: expected one of the formats .*, found a file that contains temperature"
     ):
         open_scan(tmp_path / "other.h5")
 
@@ -152,5 +152,5 @@ def test_more_slices_than_fit_into_memory(path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(os, "sysconf", lambda name: 40)
     scan = open_scan(path)
     assert scan[0].measurement.shape == (12, 15)
-    with pytest.raises(ScanError, match="slices that fit into .* of memory.*; ask for fewer"):
+    with pytest.raises(ScanError, match=r"slices that fit into .* of memory.*; ask for fewer"):
         _ = scan[0:4]
