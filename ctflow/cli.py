@@ -44,8 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ImportError as error:
         code = _fail(f"{error}; see the README on how to install what is missing")
     except (KeyboardInterrupt, typer.Abort):
-        typer.echo("interrupted; nothing unfinished was kept", err=True)
         code = _INTERRUPTED
+    if code == _INTERRUPTED:  # typer returns it for an interrupt that it sees first
+        typer.echo("interrupted; nothing unfinished was kept", err=True)
     sys.exit(code if isinstance(code, int) else 0)
 
 

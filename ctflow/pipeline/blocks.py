@@ -6,7 +6,7 @@ import hashlib
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -92,7 +92,7 @@ class FileRun:
         start = time.perf_counter()
         source_hash = file_sha256(self.file)
         if self.prior is not None:
-            self.prior = settled(self.prior, self.scan, self.slices)
+            self.prior = settled(self.prior, self.scan)
         for k in range(0, len(self.slices), self.job.batch):
             self._block(self.slices[k : k + self.job.batch])
         if not self.images:
@@ -200,17 +200,18 @@ def slice_generator(seed: int, index: int) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big"))
 
 
-def settled(prior: FlowPrior, scan: Scan, slices: Sequence[int]) -> FlowPrior:
+def settled(prior: FlowPrior, scan: Scan) -> FlowPrior:
     """The prior with the scale of its images settled for a scan, so that all slices share it.
 
-    Up to three evenly spaced slices are looked at; unreadable ones are passed over for others.
+    Up to three evenly spaced slices of the whole scan are looked at, whichever are to be reconstructed;
+    unreadable ones are passed over for others.
     """
     if prior.representation.calibration == "fixed":
         return prior
-    first = [slices[k] for k in evenly_spaced(len(slices), _SLICES_FOR_SCALE)]
+    first = evenly_spaced(len(scan), _SLICES_FOR_SCALE)
     problems: list[InverseProblem] = []
     unreadable: ScanError | None = None
-    for i in dict.fromkeys([*first, *slices]):
+    for i in dict.fromkeys([*first, *range(len(scan))]):
         if len(problems) == len(first):
             break
         try:

@@ -33,7 +33,7 @@ class Job(BaseModel):
     slices
         "a:b", "a:", ":b" or a single number; all unless given. Negative numbers count from the end.
     batch
-        Slices computed at a time. It changes memory and speed, never the result.
+        Slices computed at a time. It changes memory and speed, and the result by rounding only.
     seed
         Of the randomness; every slice has its own, derived from this and its number.
     device

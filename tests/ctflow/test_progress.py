@@ -1,0 +1,63 @@
+"""Progress as plain lines and as a bar."""
+
+from __future__ import annotations
+
+import sys
+from io import StringIO
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from ctflow import progress
+from ctflow.pipeline.blocks import Progress
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    now = SimpleNamespace(seconds=0.0)
+    monkeypatch.setattr("ctflow.progress.time.monotonic", lambda: now.seconds)
+    return now
+
+
+def test_a_log_gets_a_line_every_ten_seconds(
+    capsys: pytest.CaptureFixture[str], clock: SimpleNamespace
+) -> None:
+    with progress.shown() as show:
+        for second in range(35):
+            clock.seconds = float(second)
+            show(Progress(Path("folder/scan.h5"), second / 10, 4))
+    assert capsys.readouterr().err.splitlines() == [
+        "scan.h5: 1.1 of 4 slices",
+        "scan.h5: 2.2 of 4 slices",
+        "scan.h5: 3.3 of 4 slices",
+    ]
+
+
+def test_a_terminal_gets_a_bar_for_each_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with progress.shown() as show:
+        show(Progress(Path("a.h5"), 2, 4))
+        show(Progress(Path("b.h5"), 4, 4))
+    monkeypatch.undo()
+    drawn = terminal.getvalue()
+    assert all(text in drawn for text in ("a.h5", "b.h5", "50%", "100%"))
+
+
+def test_training_tells_the_mean_loss_since_the_last_line(
+    capsys: pytest.CaptureFixture[str], clock: SimpleNamespace
+) -> None:
+    say = progress.training_lines()
+    for second, loss in enumerate([1.0] * 11 + [3.0] * 12):
+        clock.seconds = float(second)
+        say(SimpleNamespace(progress=lambda: 0.25, step=second), loss)  # type: ignore[arg-type]
+    assert capsys.readouterr().err.splitlines() == [
+        " 25.0 %  step 11  loss 1.1667",
+        " 25.0 %  step 22  loss 3.0000",
+    ]
