@@ -39,14 +39,14 @@ class Flower:
         scatter about half as much as the posterior.
     max_iterations, tolerance
         Of the conjugate gradients in the refinement. The paper runs 50 to a tolerance of 1e-5; what
-        1e-3 leaves undone is far below the noise, for a third of the operator calls.
+        1e-2 leaves undone is far below the noise, for a fraction of the operator calls.
     """
 
     steps: int = 100
     sample: bool = False
     samples: int = 1
     max_iterations: int = 50
-    tolerance: float = 1e-3
+    tolerance: float = 1e-2
 
     def __post_init__(self) -> None:
         """Refuse settings that make no sense."""
