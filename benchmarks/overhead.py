@@ -62,7 +62,7 @@ def main() -> int:
             Flower(steps=2, sample=sample)(posed, prior, generator=torch.Generator().manual_seed(0))
             steps = arguments.steps if batch == 1 else max(arguments.steps // 4, 1)
             best: tuple[float, ...] = ()
-            for seed in range(arguments.rounds if batch == 1 else 1):
+            for seed in range(arguments.rounds):
                 generator = torch.Generator().manual_seed(seed)
                 result = Flower(steps=steps, sample=sample)(posed, prior, generator=generator)
                 total, network, operator = (result.seconds[kind] for kind in ("total", "network", "operator"))

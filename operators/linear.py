@@ -6,6 +6,7 @@ checks at the door and automatic differentiation are all here, once.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,10 @@ class _Apply(torch.autograd.Function):
     ) -> tuple[Tensor, int]:
         assert in_dims[0] is not None
         return _Apply.apply(x.movedim(in_dims[0], 0), operator, adjoint), 0
+
+
+# autograd asks for the signature at every call, and inspecting it anew takes longer than the rest.
+_Apply.forward.__signature__ = inspect.signature(_Apply.forward)  # type: ignore[attr-defined]
 
 
 class LinearOperator(torch.nn.Module):
@@ -93,14 +98,16 @@ class LinearOperator(torch.nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """A x: shape (*batch, *domain_shape) to (*batch, *range_shape)."""
-        self._check(x, self.domain_shape, self.accepts, "input")
-        return _Apply.apply(x, self, False)
+        with measure("operator"):
+            self._check(x, self.domain_shape, self.accepts, "input")
+            return _Apply.apply(x, self, False)
 
     def adjoint(self, y: Tensor) -> Tensor:
         """A^H y: shape (*batch, *range_shape) to (*batch, *domain_shape)."""
-        taken = tuple(_with_kind(dtype, self.range_dtype) for dtype in self.accepts)
-        self._check(y, self.range_shape, taken, "adjoint input")
-        return _Apply.apply(y, self, True)
+        with measure("operator"):
+            taken = tuple(_with_kind(dtype, self.range_dtype) for dtype in self.accepts)
+            self._check(y, self.range_shape, taken, "adjoint input")
+            return _Apply.apply(y, self, True)
 
     def _check(self, x: Tensor, shape: Shape, dtypes: Sequence[torch.dtype], what: str) -> None:
         name = type(self).__name__

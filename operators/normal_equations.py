@@ -63,20 +63,24 @@ def conjugate_gradients(
     ----------
     Hestenes and Stiefel, J. Res. Natl. Bur. Stand. 49 (1952).
     """
+    dims = tuple(range(-event_dims, 0))
 
     def inner(u: Tensor, v: Tensor) -> Tensor:
         product = torch.linalg.vecdot(u.flatten(-event_dims), v.flatten(-event_dims)).real
         return product.reshape(product.shape + (1,) * event_dims)
 
+    def squared(u: Tensor) -> Tensor:
+        return torch.linalg.vector_norm(u, dim=dims, keepdim=True).square()
+
     if start is None:
         x, residual = torch.zeros_like(b), b.clone()
     else:
         x, residual = start.clone(), b - apply(start)
-    reference = inner(b, b).sqrt() if scale is None else scale.reshape(scale.shape + (1,) * event_dims)
+    reference = squared(b).sqrt() if scale is None else scale.reshape(scale.shape + (1,) * event_dims)
     floor = torch.finfo(b.dtype).tiny
     target = (rtol * reference).square().clamp_min(floor)
     direction = residual.clone()
-    energy = inner(residual, residual)
+    energy = squared(residual)
     active = energy > target
     iterations = torch.zeros_like(active, dtype=torch.int64)
     for _ in range(max_iterations):
@@ -89,13 +93,13 @@ def conjugate_gradients(
         step = torch.where(active, energy / curvature.clamp_min(floor), 0)
         x.addcmul_(step, direction)
         residual.addcmul_(-step, image)
-        renewed = inner(residual, residual)
+        renewed = squared(residual)
         iterations += active
         ratio = torch.where(active, renewed / energy.clamp_min(floor), 0)
         energy = torch.where(active, renewed, energy)
         active = active & (energy > target)
         # Of samples that are done the direction no longer matters: they take no step.
-        direction.mul_(ratio).add_(residual)
+        torch.addcmul(residual, ratio, direction, out=direction)
     squeezed = (slice(None),) * (b.ndim - event_dims) + (0,) * event_dims
     relative = energy.sqrt() / reference.clamp_min(floor)
     return Solution(x, iterations[squeezed], relative[squeezed])

@@ -20,23 +20,31 @@ _POOLS: dict[tuple[int, int], ThreadPoolExecutor] = {}
 
 
 def _in_threads(work: Callable[..., None], parts: Iterable[tuple[Any, ...]]) -> None:
-    """Call ``work(*part)`` for every part, in as many threads as torch uses; the kernels release the GIL.
+    """Call ``work(*part)`` for every part, in as many threads as torch uses, this one among them.
 
-    Pools are kept per process, because threads do not survive a fork. They run nothing but kernels, so that
-    calls from several threads share a pool and cannot wait for each other.
+    The kernels release the GIL. Pools are kept per process, because threads do not survive a fork. They run
+    nothing but kernels, so that calls from several threads share a pool and cannot wait for each other.
     """
     workers = torch.get_num_threads()
     jobs = list(parts)
-    if workers == 1 or len(jobs) <= 1:
-        for job in jobs:
+    queue = iter(jobs)  # taking the next job from it is atomic
+
+    def drain() -> None:
+        for job in queue:
             work(*job)
-        return
+
+    helpers = min(workers, len(jobs)) - 1
+    if helpers <= 0:
+        return drain()
     key = (os.getpid(), workers)
     # setdefault is atomic, and a pool that loses the race has started no thread: no lock that a fork could
     # copy.
     pool = _POOLS.get(key) or _POOLS.setdefault(key, ThreadPoolExecutor(workers, thread_name_prefix="joseph"))
-    for done in [pool.submit(work, *job) for job in jobs]:
-        done.result()
+    helping = [pool.submit(drain) for _ in range(helpers)]
+    drain()
+    for done in helping:
+        if not done.cancel():  # nothing is left for one that has not begun
+            done.result()
 
 
 def _spans(size: int, parts: int) -> list[tuple[int, int]]:
