@@ -15,7 +15,10 @@ from operators.linear import LinearOperator
 
 # Engine, then kind of geometry: the module and the class that computes it.
 _ENGINES = {
-    "joseph": {"ParallelBeam": ("joseph_cpu", "JosephProjector")},
+    "joseph": {
+        "ParallelBeam": ("joseph_cpu", "JosephProjector"),
+        "FanBeam": ("joseph_cpu", "JosephProjector"),
+    },
     "astra": {"ParallelBeam": ("astra_engine", "AstraProjector")},
     "odl": {"ParallelBeam": ("odl_engine", "OdlProjector")},
 }
