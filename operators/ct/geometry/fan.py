@@ -178,6 +178,10 @@ class FanBeam:
         """Return each view as ASTRA's six ``fanflat_vec`` numbers, shape (views, 6), in mm."""
         return self.vectors_per_view.copy()
 
+    def sources(self) -> Float64Array:
+        """Return where the source is in each view, shape (views, 2) in mm."""
+        return self.vectors_per_view[:, 0:2]
+
     def rays(self) -> tuple[Float64Array, Float64Array]:
         """Return a point of every ray and its unit direction away from the source, each (views, bins, 2)."""
         source, middle, step = (self.vectors_per_view[:, None, i : i + 2] for i in (0, 2, 4))
