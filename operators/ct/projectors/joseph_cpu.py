@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,73 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from operators.ct.geometry import FanBeam, Float64Array, ImageGrid, ParallelBeam
-
-Lines = tuple[NDArray[np.int64], NDArray[np.int64], Float64Array]
+from operators.ct.geometry import FanBeam, ImageGrid, ParallelBeam
+from operators.ct.projectors.lines import marching_lines, runs
+from operators.ct.projectors.threads import in_threads, spans
 
 _CACHE_BYTES = 1 << 19  # half of a core's own cache: rows that should stay there while many rays pass
-_FAR = float(1 << 21)  # columns
-_POOLS: dict[tuple[int, int], ThreadPoolExecutor] = {}
-
-
-def _in_threads(work: Callable[..., None], parts: Iterable[tuple[Any, ...]]) -> None:
-    """Call ``work(*part)`` for every part, in as many threads as torch uses; the kernels release the GIL.
-
-    Pools are kept per process, because threads do not survive a fork. They run nothing but kernels, so that
-    calls from several threads share a pool and cannot wait for each other.
-    """
-    workers = torch.get_num_threads()
-    jobs = list(parts)
-    if workers == 1 or len(jobs) <= 1:
-        for job in jobs:
-            work(*job)
-        return
-    key = (os.getpid(), workers)
-    # setdefault is atomic, and a pool that loses the race has started no thread: no lock that a fork could
-    # copy.
-    pool = _POOLS.get(key) or _POOLS.setdefault(key, ThreadPoolExecutor(workers, thread_name_prefix="joseph"))
-    for done in [pool.submit(work, *job) for job in jobs]:
-        done.result()
-
-
-def _spans(size: int, parts: int) -> list[tuple[int, int]]:
-    """Cut range(size) into at most ``parts`` pieces of nearly equal length."""
-    edges = np.linspace(0, size, min(parts, size) + 1).round().astype(int).tolist()
-    return list(pairwise(edges))
-
-
-def _lines(geometry: ParallelBeam | FanBeam, grid: ImageGrid) -> tuple[Lines, NDArray[np.bool_]]:
-    """Return where the rays meet the pixels, and which of them march along rows, each (views, bins).
-
-    The lines are: padded column at row 0 and columns per row, in units of 2**-40 columns, and mm of ray per
-    row. For rays that do not march along rows, read "row" for "column" and the reverse.
-    """
-    from operators.ct.projectors.joseph_kernels import ONE
-
-    points, directions = geometry.rays()
-    (x, y), (ray_x, ray_y) = (np.moveaxis(values, -1, 0) for values in (points, directions))
-    columns, rows = grid.coordinates()
-    wide, tall = grid.pixel_width, grid.pixel_height
-    # The march that moves at most one pixel aside a step; a tie, to single precision, goes as it does in
-    # ASTRA.
-    steep = np.abs(ray_x) * tall < np.abs(ray_y) * wide * (1 - 1e-7)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        slope = np.where(steep, ray_x / ray_y, ray_y / ray_x)
-    across = np.where(steep, x - columns[0] + (rows[0] - y) * slope, rows[0] - y + (x - columns[0]) * slope)
-    start = across / np.where(steep, wide, tall) + 1
-    per_row = -slope * np.where(steep, tall / wide, wide / tall)
-    length = np.sqrt(1 + slope**2) * np.where(steep, tall, wide)
-    # Rays that far outside miss the image, and must not overflow.
-    start = np.clip(start, -_FAR, _FAR)
-    return ((start * ONE).astype(np.int64), (per_row * ONE).astype(np.int64), length), steep
-
-
-def _fans(chosen: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Return the runs of neighbouring bins that are chosen: view, first bin, one past the last; (n, 3)."""
-    edges = np.diff(np.pad(chosen.astype(np.int8), ((0, 0), (1, 1))), axis=1)
-    view, first = np.nonzero(edges == 1)
-    _, last = np.nonzero(edges == -1)
-    return np.stack((view, first, last), axis=1)
 
 
 class JosephProjector:
@@ -95,8 +29,8 @@ class JosephProjector:
 
     def __init__(self, geometry: ParallelBeam | FanBeam, grid: ImageGrid) -> None:
         self.geometry, self.grid = geometry, grid
-        self._lines, steep = _lines(geometry, grid)
-        self._steep, self._flat = _fans(steep), _fans(~steep)
+        self._lines, steep = marching_lines(geometry, grid)
+        self._steep, self._flat = runs(steep), runs(~steep)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images in 1/mm, (images, height, width), to line integrals (images, views, bins)."""
@@ -134,11 +68,11 @@ class JosephProjector:
         layouts = self._layouts(lanes, images.dtype)
         (steep, steep_shape, _), (flat, flat_shape, _) = layouts
         padded = (steep_shape[2], flat_shape[2])
-        _in_threads(
+        in_threads(
             pack_rows,
-            ((images, steep, flat, padded, *span, lanes) for span in _spans(images.shape[1], parts)),
+            ((images, steep, flat, padded, *span, lanes) for span in spans(images.shape[1], parts)),
         )
-        _in_threads(
+        in_threads(
             forward_views,
             (
                 (
@@ -151,7 +85,7 @@ class JosephProjector:
                     count,
                 )
                 for packed, shape, fans in layouts
-                for some in (fans[begin:end] for begin, end in _spans(len(fans), parts))
+                for some in (fans[begin:end] for begin, end in spans(len(fans), parts))
             ),
         )
 
@@ -161,26 +95,26 @@ class JosephProjector:
         count = (0,) * lanes
         parts = 2 * torch.get_num_threads()
         rays = np.empty(sinograms.shape[1] * sinograms.shape[2] * lanes, sinograms.dtype)
-        _in_threads(
+        in_threads(
             pack_views,
-            ((sinograms, rays, self._lines[2], *span, lanes) for span in _spans(sinograms.shape[1], parts)),
+            ((sinograms, rays, self._lines[2], *span, lanes) for span in spans(sinograms.shape[1], parts)),
         )
         layouts = self._layouts(lanes, sinograms.dtype)
-        _in_threads(
+        in_threads(
             adjoint_rows,
             (
                 (packed, shape, *span, self._lines, fans, rays, count)
                 for packed, shape, fans in layouts
-                for span in _spans(
+                for span in spans(
                     shape[0], max(parts, shape[0] // _block(shape[2] * lanes * packed.itemsize))
                 )
             ),
         )
         (steep, steep_shape, _), (flat, flat_shape, _) = layouts
         padded = (steep_shape[2], flat_shape[2])
-        _in_threads(
+        in_threads(
             unpack_rows,
-            ((images, steep, flat, padded, *span, lanes) for span in _spans(images.shape[1], parts)),
+            ((images, steep, flat, padded, *span, lanes) for span in spans(images.shape[1], parts)),
         )
 
 

@@ -17,9 +17,8 @@ import numpy as np
 from numba import njit
 
 from operators.ct.projectors.lanes import add, load, multiply_add, store, zeros
+from operators.ct.projectors.lines import FRACTION_BITS, ONE
 
-FRACTION_BITS = 40
-ONE = float(1 << FRACTION_BITS)
 FRACTION = (1 << FRACTION_BITS) - 1
 
 # "contract" lets the compiler fuse a product into a sum; it may not reorder sums.
