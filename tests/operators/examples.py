@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ctflow.representation import Representation
+from operators.ct.filtered_backprojection.fan import FanBackprojection
 from operators.ct.geometry import Detector, FanBeam, ImageGrid, ParallelBeam
 from operators.ct.ray_transform import RayTransform
 from operators.linear import Diagonal, Identity, LinearOperator, Matrix
@@ -65,6 +66,11 @@ def fan(height: int, width: int, views: int, bins: int, *, tilt: float = 0.0, **
     return lambda dtype: RayTransform(geometry, ImageGrid((height, width), pixel_size=(1.1, 0.9)))
 
 
+def fan_backprojection(dtype: torch.dtype) -> LinearOperator:
+    """The backprojection of a few fans."""
+    return FanBackprojection(fan(5, 4, 3, 8, offset=1.3)(dtype).geometry, ImageGrid((5, 4), (1.1, 0.9)))
+
+
 EXAMPLES = (
     Example("matrix wide", matrix(4, 7), REAL + COMPLEX),
     Example("matrix tall", matrix(6, 3), REAL + COMPLEX),
@@ -90,6 +96,7 @@ EXAMPLES = (
     Example("fan curved", fan(7, 7, 5, 10, offset=-0.4, curved=True)),
     Example("fan one view", fan(5, 6, 1, 7)),
     Example("fan one pixel", fan(1, 1, 3, 3)),
+    Example("fan backprojection", fan_backprojection),
     Example("rays astra", rays(6, 6, 5, 9, projector="astra"), (torch.float32,)),
     Example("rays odl", rays(6, 6, 5, 9, projector="odl"), (torch.float32,)),
 )

@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from operators.ct.geometry import FanBeam, ImageGrid, ParallelBeam
+from operators.ct.projectors.batches import as_array, groups, lane_count
 from operators.ct.projectors.lines import marching_lines, runs
 from operators.ct.projectors.threads import in_threads, spans
 
+_NAME = 'projector "joseph"'
 _CACHE_BYTES = 1 << 19  # half of a core's own cache: rows that should stay there while many rays pass
 
 
@@ -35,17 +37,17 @@ class JosephProjector:
     def forward(self, images: Tensor) -> Tensor:
         """Images in 1/mm, (images, height, width), to line integrals (images, views, bins)."""
         sinograms = torch.empty(images.shape[0], *self.geometry.sinogram_shape, dtype=images.dtype)
-        for part in _groups(images):
-            lanes = _lanes(part.stop - part.start)
-            self._forward(_array(images[part]), sinograms[part].numpy(), lanes)
+        for part in groups(images.shape[0]):
+            lanes = lane_count(part.stop - part.start)
+            self._forward(as_array(images[part], _NAME), sinograms[part].numpy(), lanes)
         return sinograms
 
     def adjoint(self, sinograms: Tensor) -> Tensor:
         """Transpose of forward: (images, views, bins) to (images, height, width)."""
         images = torch.empty(sinograms.shape[0], *self.grid.shape, dtype=sinograms.dtype)
-        for part in _groups(sinograms):
-            lanes = _lanes(part.stop - part.start)
-            self._adjoint(_array(sinograms[part]), images[part].numpy(), lanes)
+        for part in groups(sinograms.shape[0]):
+            lanes = lane_count(part.stop - part.start)
+            self._adjoint(as_array(sinograms[part], _NAME), images[part].numpy(), lanes)
         return images
 
     def _layouts(self, lanes: int, dtype: Any) -> list[tuple[NDArray[Any], tuple[int, int, int], Any]]:
@@ -118,24 +120,6 @@ class JosephProjector:
         )
 
 
-def _groups(batch: Tensor) -> list[slice]:
-    """Cut a batch into groups that are worked on at once: 16 images fill a 512-bit register."""
-    size = batch.shape[0]
-    return [slice(begin, min(begin + 16, size)) for begin in range(0, size, 16)]
-
-
-def _lanes(images: int) -> int:
-    """Return the smallest kernel that takes this many images."""
-    return next(lanes for lanes in (1, 4, 8, 16) if lanes >= images)
-
-
 def _block(row_bytes: int) -> int:
     """Return how many rows of a packed image fit into a core's own cache."""
     return max(16, _CACHE_BYTES // row_bytes)
-
-
-def _array(tensor: Tensor) -> NDArray[Any]:
-    """Return a contiguous numpy view, or copy: numpy copies in this thread, as it must after a fork."""
-    if tensor.device.type != "cpu":
-        raise ValueError(f'projector "joseph": expected a CPU tensor, found one on {tensor.device}')
-    return np.ascontiguousarray(tensor.detach().numpy())
