@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,77 +9,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from operators.ct.geometry import Float64Array, ImageGrid, ParallelBeam
+from operators.ct.geometry import FanBeam, ImageGrid, ParallelBeam
+from operators.ct.projectors.batches import as_array, groups, lane_count
+from operators.ct.projectors.lines import marching_lines, runs
+from operators.ct.projectors.threads import in_threads, spans
 
+_NAME = 'projector "joseph"'
 _CACHE_BYTES = 1 << 19  # half of a core's own cache: rows that should stay there while many rays pass
-_POOLS: dict[tuple[int, int], ThreadPoolExecutor] = {}
-
-
-def _in_threads(work: Callable[..., None], parts: Iterable[tuple[Any, ...]]) -> None:
-    """Call ``work(*part)`` for every part, in as many threads as torch uses, this one among them.
-
-    The kernels release the GIL. Pools are kept per process, because threads do not survive a fork. They run
-    nothing but kernels, so that calls from several threads share a pool and cannot wait for each other.
-    """
-    workers = torch.get_num_threads()
-    jobs = list(parts)
-    queue = iter(jobs)  # taking the next job from it is atomic
-
-    def drain() -> None:
-        for job in queue:
-            work(*job)
-
-    helpers = min(workers, len(jobs)) - 1
-    if helpers <= 0:
-        return drain()
-    key = (os.getpid(), workers)
-    # setdefault is atomic, and a pool that loses the race has started no thread: no lock that a fork could
-    # copy.
-    pool = _POOLS.get(key) or _POOLS.setdefault(key, ThreadPoolExecutor(workers, thread_name_prefix="joseph"))
-    helping = [pool.submit(drain) for _ in range(helpers)]
-    drain()
-    for done in helping:
-        if not done.cancel():  # nothing is left for one that has not begun
-            done.result()
-
-
-def _spans(size: int, parts: int) -> list[tuple[int, int]]:
-    """Cut range(size) into at most ``parts`` pieces of nearly equal length."""
-    edges = np.linspace(0, size, min(parts, size) + 1).round().astype(int).tolist()
-    return list(pairwise(edges))
-
-
-def _lines(geometry: ParallelBeam, grid: ImageGrid) -> tuple[Float64Array, NDArray[np.bool_]]:
-    """Return where each view's rays meet the pixels, shape (views, 4), and which views march along rows.
-
-    The numbers are: padded column that the ray of bin 0 meets in row 0, columns per bin, columns per row, and
-    mm of ray per row. For views that do not march along rows, read "row" for "column" and the reverse.
-    """
-    ray_x, ray_y, middle_x, middle_y, step_x, step_y = geometry.vectors().T
-    half = (geometry.detector.bins - 1) / 2
-    x, y = middle_x - half * step_x, middle_y - half * step_y
-    columns, rows = grid.coordinates()
-    wide, tall = grid.pixel_width, grid.pixel_height
-    # The march that moves at most one pixel aside a step; a tie, to single precision, goes as it does in
-    # ASTRA.
-    steep = np.abs(ray_x) * tall < np.abs(ray_y) * wide * (1 - 1e-7)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        slope = np.where(steep, ray_x / ray_y, ray_y / ray_x)
-    length = np.sqrt(1 + slope**2)
-    along_rows = (
-        (x - y * slope + rows[0] * slope - columns[0]) / wide + 1,
-        (step_x - step_y * slope) / wide,
-        -tall * slope / wide,
-        tall * length,
-    )
-    along_columns = (
-        (rows[0] - y + x * slope - columns[0] * slope) / tall + 1,
-        (step_x * slope - step_y) / tall,
-        -wide * slope / tall,
-        wide * length,
-    )
-    lines = np.where(steep, along_rows, along_columns).T
-    return np.ascontiguousarray(lines), steep
 
 
 class JosephProjector:
@@ -97,37 +29,37 @@ class JosephProjector:
 
     dtypes = (torch.float32, torch.float64)
 
-    def __init__(self, geometry: ParallelBeam, grid: ImageGrid) -> None:
+    def __init__(self, geometry: ParallelBeam | FanBeam, grid: ImageGrid) -> None:
         self.geometry, self.grid = geometry, grid
-        self._table, steep = _lines(geometry, grid)
-        self._steep, self._flat = np.flatnonzero(steep), np.flatnonzero(~steep)
+        self._lines, steep = marching_lines(geometry, grid)
+        self._steep, self._flat = runs(steep), runs(~steep)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images in 1/mm, (images, height, width), to line integrals (images, views, bins)."""
         sinograms = torch.empty(images.shape[0], *self.geometry.sinogram_shape, dtype=images.dtype)
-        for part in _groups(images):
-            lanes = _lanes(part.stop - part.start)
-            self._forward(_array(images[part]), sinograms[part].numpy(), lanes)
+        for part in groups(images.shape[0]):
+            lanes = lane_count(part.stop - part.start)
+            self._forward(as_array(images[part], _NAME), sinograms[part].numpy(), lanes)
         return sinograms
 
     def adjoint(self, sinograms: Tensor) -> Tensor:
         """Transpose of forward: (images, views, bins) to (images, height, width)."""
         images = torch.empty(sinograms.shape[0], *self.grid.shape, dtype=sinograms.dtype)
-        for part in _groups(sinograms):
-            lanes = _lanes(part.stop - part.start)
-            self._adjoint(_array(sinograms[part]), images[part].numpy(), lanes)
+        for part in groups(sinograms.shape[0]):
+            lanes = lane_count(part.stop - part.start)
+            self._adjoint(as_array(sinograms[part], _NAME), images[part].numpy(), lanes)
         return images
 
     def _layouts(self, lanes: int, dtype: Any) -> list[tuple[NDArray[Any], tuple[int, int, int], Any]]:
-        """Return (zeros, (rows, width, padded width), views) for the image and for its transpose."""
+        """Return (zeros, (rows, width, padded width), fans) for the image and for its transpose."""
         height, width = self.grid.shape
         layouts = []
-        for views, shape in ((self._steep, (height, width)), (self._flat, (width, height))):
+        for fans, shape in ((self._steep, (height, width)), (self._flat, (width, height))):
             padded = shape[1] + 2
             # Rows that start at the same place of the cache push each other out of it.
             while lanes > 1 and not 128 <= padded * lanes * dtype.itemsize % 1024 <= 896:
                 padded += 1
-            layouts.append((np.zeros(shape[0] * padded * lanes, dtype), (*shape, padded), views))
+            layouts.append((np.zeros(shape[0] * padded * lanes, dtype), (*shape, padded), fans))
         return layouts
 
     def _forward(self, images: NDArray[Any], sinograms: NDArray[Any], lanes: int) -> None:
@@ -138,24 +70,24 @@ class JosephProjector:
         layouts = self._layouts(lanes, images.dtype)
         (steep, steep_shape, _), (flat, flat_shape, _) = layouts
         padded = (steep_shape[2], flat_shape[2])
-        _in_threads(
+        in_threads(
             pack_rows,
-            ((images, steep, flat, padded, *span, lanes) for span in _spans(images.shape[1], parts)),
+            ((images, steep, flat, padded, *span, lanes) for span in spans(images.shape[1], parts)),
         )
-        _in_threads(
+        in_threads(
             forward_views,
             (
                 (
                     packed,
                     shape,
                     _block(shape[2] * lanes * packed.itemsize),
-                    self._table,
+                    self._lines,
                     some,
                     sinograms,
                     count,
                 )
-                for packed, shape, views in layouts
-                for some in (views[begin:end] for begin, end in _spans(views.size, parts))
+                for packed, shape, fans in layouts
+                for some in (fans[begin:end] for begin, end in spans(len(fans), parts))
             ),
         )
 
@@ -165,47 +97,29 @@ class JosephProjector:
         count = (0,) * lanes
         parts = 2 * torch.get_num_threads()
         rays = np.empty(sinograms.shape[1] * sinograms.shape[2] * lanes, sinograms.dtype)
-        table = self._table
-        _in_threads(
-            pack_views, ((sinograms, rays, table, *span, lanes) for span in _spans(sinograms.shape[1], parts))
+        in_threads(
+            pack_views,
+            ((sinograms, rays, self._lines[2], *span, lanes) for span in spans(sinograms.shape[1], parts)),
         )
         layouts = self._layouts(lanes, sinograms.dtype)
-        _in_threads(
+        in_threads(
             adjoint_rows,
             (
-                (packed, shape, *span, table, views, rays, count)
-                for packed, shape, views in layouts
-                for span in _spans(
+                (packed, shape, *span, self._lines, fans, rays, count)
+                for packed, shape, fans in layouts
+                for span in spans(
                     shape[0], max(parts, shape[0] // _block(shape[2] * lanes * packed.itemsize))
                 )
             ),
         )
         (steep, steep_shape, _), (flat, flat_shape, _) = layouts
         padded = (steep_shape[2], flat_shape[2])
-        _in_threads(
+        in_threads(
             unpack_rows,
-            ((images, steep, flat, padded, *span, lanes) for span in _spans(images.shape[1], parts)),
+            ((images, steep, flat, padded, *span, lanes) for span in spans(images.shape[1], parts)),
         )
-
-
-def _groups(batch: Tensor) -> list[slice]:
-    """Cut a batch into groups that are worked on at once: 16 images fill a 512-bit register."""
-    size = batch.shape[0]
-    return [slice(begin, min(begin + 16, size)) for begin in range(0, size, 16)]
-
-
-def _lanes(images: int) -> int:
-    """Return the smallest kernel that takes this many images."""
-    return next(lanes for lanes in (1, 4, 8, 16) if lanes >= images)
 
 
 def _block(row_bytes: int) -> int:
     """Return how many rows of a packed image fit into a core's own cache."""
     return max(16, _CACHE_BYTES // row_bytes)
-
-
-def _array(tensor: Tensor) -> NDArray[Any]:
-    """Return a contiguous numpy view, or copy: numpy copies in this thread, as it must after a fork."""
-    if tensor.device.type != "cpu":
-        raise ValueError(f'projector "joseph": expected a CPU tensor, found one on {tensor.device}')
-    return np.ascontiguousarray(tensor.detach().numpy())
