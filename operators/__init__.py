@@ -1,8 +1,29 @@
 """The physics of measured images: linear operators, CT geometry and ray transforms, noise models."""
 
+from operators.ct.corrections import (
+    beam_from_air,
+    estimate_gain,
+    fill_invalid,
+    find_bad_bins,
+    find_bad_stripes,
+    flat_field,
+    frames_over_time,
+    line_integrals,
+    linearise,
+    normalise_beam,
+    open_beam_counts,
+    polychromatic,
+    remove_stripes,
+    remove_stripes_wavelet,
+    repair_bins,
+    water_linearisation,
+)
+from operators.ct.detector_tilt import find_detector_tilt
 from operators.ct.filtered_backprojection import filtered_backprojection
 from operators.ct.geometry import Detector, FanBeam, ImageGrid, ParallelBeam
 from operators.ct.ray_transform import RayTransform
+from operators.ct.rotation_centre import find_rotation_centre
+from operators.ct.sharpest_centre import find_sharpest_centre
 from operators.linear import Diagonal, Identity, LinearOperator, Matrix
 from operators.noise import ComplexGaussianNoise, GaussianNoise, PoissonTransmission
 from operators.normal_equations import Solution, conjugate_gradients
@@ -21,6 +42,25 @@ __all__ = [
     "PoissonTransmission",
     "RayTransform",
     "Solution",
+    "beam_from_air",
     "conjugate_gradients",
+    "estimate_gain",
+    "fill_invalid",
     "filtered_backprojection",
+    "find_bad_bins",
+    "find_bad_stripes",
+    "find_detector_tilt",
+    "find_rotation_centre",
+    "find_sharpest_centre",
+    "flat_field",
+    "frames_over_time",
+    "line_integrals",
+    "linearise",
+    "normalise_beam",
+    "open_beam_counts",
+    "polychromatic",
+    "remove_stripes",
+    "remove_stripes_wavelet",
+    "repair_bins",
+    "water_linearisation",
 ]

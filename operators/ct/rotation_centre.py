@@ -10,23 +10,24 @@ import torch
 from torch import Tensor
 
 from operators.ct.geometry import Float64Array
+from operators.ct.line_search import smallest_score, vertex
 
 MOST_VIEWS = 400
 FEW_PAIRS = 10
-FINEST_STEP = 0.05
+METHODS = ("auto", "opposite", "wedge")
 # Cycles a bin. Above it there is more noise than object (found on noisy ellipses, 128 to 256 bins).
 HIGHEST_FREQUENCY = 0.1
 
 
-def find_rotation_centre(sinogram: Tensor, angles: Float64Array | Tensor) -> float:
+def find_rotation_centre(sinogram: Tensor, angles: Float64Array | Tensor, method: str = "auto") -> float:
     """Position of the rotation axis in bins: 0 is the centre of the first bin, bins - 1 that of the last.
 
     Two stages. First, views half a turn apart are mirror images about the axis: their cross-correlation
     gives it to about a bin. Without such pairs the centre of mass does, which moves on a sinusoid about the
     axis (Helgason and Ludwig's first condition). Then the neighbourhood is searched to a twentieth of a bin:
-    where there are many opposite pairs, for the least squared difference within them; else, where the views
-    cover half a turn, for the least energy outside the double wedge that the Fourier transform of a
-    full-turn sinogram fills, the second half turn being the mirrored first.
+    by "opposite" for the least squared difference within opposite pairs; by "wedge" for the least energy
+    outside the double wedge that the Fourier transform of a full-turn sinogram fills, the second half turn
+    being the mirrored first. `find_sharpest_centre` judges by the image instead.
 
     Parameters
     ----------
@@ -34,12 +35,15 @@ def find_rotation_centre(sinogram: Tensor, angles: Float64Array | Tensor) -> flo
         Line integrals, shape (views, bins), without NaN.
     angles : array or Tensor
         Radians, shape (views,), in any order.
+    method : {"auto", "opposite", "wedge"}
+        "auto": "opposite" where there are many opposite pairs, else "wedge" where the views cover half a
+        turn, else the first stage alone.
 
     Raises
     ------
     ValueError
         If the shapes do not match, there are fewer than three views or eight bins, an entry is not finite,
-        or the sinogram is empty.
+        the sinogram is empty, or the views do not allow the method.
 
     References
     ----------
@@ -47,6 +51,8 @@ def find_rotation_centre(sinogram: Tensor, angles: Float64Array | Tensor) -> flo
     parallel-beam tomography, Opt. Express 22, 19078 (2014). Azevedo, Schneberk, Fitch and Martz, Calculation
     of the rotational centers in computed tomography sinograms, IEEE Trans. Nucl. Sci. 37 (1990).
     """
+    if method not in METHODS:
+        raise ValueError(f"method: expected one of {', '.join(METHODS)}, found {method!r}")
     angles = np.asarray(angles, dtype=np.float64)
     if sinogram.ndim != 2 or angles.shape != sinogram.shape[:1]:
         raise ValueError(
@@ -70,13 +76,17 @@ def find_rotation_centre(sinogram: Tensor, angles: Float64Array | Tensor) -> flo
         centre = _centre_of_mass(views, angles)
 
     reach = max(5.0, bins / 40)
-    if len(first) >= FEW_PAIRS:
+    if method == "opposite" and not first:
+        raise ValueError("method opposite: expected views half a turn apart, found none")
+    if method == "opposite" or (method == "auto" and len(first) >= FEW_PAIRS):
         one, other = views[first], views[second]
-        return _search(lambda c: _mirror_difference(one, other, c), centre, reach, bins)
+        return smallest_score(lambda c: _mirror_difference(one, other, c), centre, reach, bins)
     half = _half_turn(angles)
     if half is None:
+        if method == "wedge":
+            raise ValueError("method wedge: expected views spread over half a turn, found a gap")
         return centre
-    return _search(_wedge_energy(views[half]), centre, reach, bins)
+    return smallest_score(_wedge_energy(views[half]), centre, reach, bins)
 
 
 def _opposite_pairs(angles: Float64Array) -> tuple[list[int], list[int]]:
@@ -107,7 +117,7 @@ def _mirror_correlation(one: Tensor, other: Tensor) -> float:
     spectrum = torch.fft.rfft(one, size) * torch.fft.rfft(other, size)
     score = torch.fft.irfft(spectrum, size).sum(0)[: 2 * bins - 1]
     peak = int(score.argmax())
-    return (peak + _vertex(score, peak)) / 2
+    return (peak + vertex(score, peak)) / 2
 
 
 def _centre_of_mass(views: Tensor, angles: Float64Array) -> float:
@@ -170,26 +180,3 @@ def _wedge_energy(half: Tensor) -> Callable[[float], float]:
         return float(torch.fft.rfft2(full).abs()[outside].mean())
 
     return score
-
-
-def _search(score: Callable[[float], float], centre: float, reach: float, bins: int) -> float:
-    """Smallest score about a centre: by whole bins, by finer steps, and by the vertex of a parabola."""
-    step = 1.0
-    while True:
-        low, high = max(centre - reach, bins / 8), min(centre + reach, bins * 7 / 8)
-        tried = np.arange(low, high + step / 2, step)
-        scores = torch.tensor([score(float(c)) for c in tried], dtype=torch.float64)
-        best = int(scores.argmin())
-        centre = float(tried[best])
-        if step <= FINEST_STEP:
-            return centre + step * _vertex(scores, best)
-        reach, step = step, max(step / 5, FINEST_STEP)
-
-
-def _vertex(values: Tensor, at: int) -> float:
-    """Offset of the extremum of the parabola through an entry and its neighbours, in (-0.5, 0.5)."""
-    if not 0 < at < len(values) - 1:
-        return 0.0
-    before, here, after = (float(values[i]) for i in (at - 1, at, at + 1))
-    curvature = before - 2 * here + after
-    return 0.0 if curvature == 0 else max(-0.5, min(0.5, (before - after) / (2 * curvature)))

@@ -69,3 +69,22 @@ def test_the_centre_as_an_offset_puts_the_axis_at_zero() -> None:
 def test_bad_input_is_refused(sinogram: Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         find_rotation_centre(sinogram, np.linspace(0, math.pi, 8, endpoint=False))
+
+
+@pytest.mark.parametrize(
+    ("method", "span", "tolerance"), [("opposite", 2 * math.pi, 0.02), ("wedge", math.pi, 0.1)]
+)
+def test_each_method_by_name(method: str, span: float, tolerance: float) -> None:
+    sinogram, geometry = scan(128, 180, span, 61.7)
+    found = find_rotation_centre(noisy(sinogram), geometry.angles, method)
+    assert found == pytest.approx(61.7, abs=tolerance)
+
+
+def test_a_method_that_the_views_do_not_allow() -> None:
+    sinogram, geometry = scan(128, 60, 2.0, 61.7)
+    with pytest.raises(ValueError, match="method opposite: expected views half a turn apart, found none"):
+        find_rotation_centre(sinogram, geometry.angles, "opposite")
+    with pytest.raises(ValueError, match="method wedge: expected views spread over half a turn, found a gap"):
+        find_rotation_centre(sinogram, geometry.angles, "wedge")
+    with pytest.raises(ValueError, match="method: expected one of auto, opposite, wedge, found 'guess'"):
+        find_rotation_centre(sinogram, geometry.angles, "guess")
