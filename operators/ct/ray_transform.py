@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from operators.ct.geometry import Geometry, ImageGrid
+from operators.ct.geometry import Geometry, ImageGrid, require_sources_outside
 from operators.linear import LinearOperator
 
 # Engine, then kind of geometry: the module and the class that computes it.
@@ -79,6 +79,7 @@ class RayTransform(LinearOperator):
                 f"RayTransform grid: expected {geometry.dimensions} dimensions for a "
                 f"{type(geometry).__name__}, found {grid.describe()}"
             )
+        require_sources_outside(geometry, grid)
         if projector != "auto" and projector not in _ENGINES:
             known = ", ".join(["auto", *_ENGINES])
             raise ValueError(f"RayTransform projector: expected one of {known}, found {projector!r}")
