@@ -15,7 +15,12 @@ from operators.linear import LinearOperator
 
 # Engine, then kind of geometry: the module and the class that computes it.
 _ENGINES = {
-    "joseph": {"ParallelBeam": ("joseph_cpu", "JosephProjector")},
+    "joseph": {
+        "ParallelBeam": ("joseph_cpu", "JosephProjector"),
+        "ParallelBeam3D": ("joseph_volume", "JosephVolumeProjector"),
+        "ConeBeam": ("joseph_volume", "JosephVolumeProjector"),
+        "HelicalConeBeam": ("joseph_volume", "JosephVolumeProjector"),
+    },
     "astra": {"ParallelBeam": ("astra_engine", "AstraProjector")},
     "odl": {"ParallelBeam": ("odl_engine", "OdlProjector")},
 }

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,35 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from operators.ct.geometry import Float64Array, ImageGrid, ParallelBeam
+from operators.ct.projectors.threads import in_threads, spans
 
 _CACHE_BYTES = 1 << 19  # half of a core's own cache: rows that should stay there while many rays pass
-_POOLS: dict[tuple[int, int], ThreadPoolExecutor] = {}
-
-
-def _in_threads(work: Callable[..., None], parts: Iterable[tuple[Any, ...]]) -> None:
-    """Call ``work(*part)`` for every part, in as many threads as torch uses; the kernels release the GIL.
-
-    Pools are kept per process, because threads do not survive a fork. They run nothing but kernels, so that
-    calls from several threads share a pool and cannot wait for each other.
-    """
-    workers = torch.get_num_threads()
-    jobs = list(parts)
-    if workers == 1 or len(jobs) <= 1:
-        for job in jobs:
-            work(*job)
-        return
-    key = (os.getpid(), workers)
-    # setdefault is atomic, and a pool that loses the race has started no thread: no lock that a fork could
-    # copy.
-    pool = _POOLS.get(key) or _POOLS.setdefault(key, ThreadPoolExecutor(workers, thread_name_prefix="joseph"))
-    for done in [pool.submit(work, *job) for job in jobs]:
-        done.result()
-
-
-def _spans(size: int, parts: int) -> list[tuple[int, int]]:
-    """Cut range(size) into at most ``parts`` pieces of nearly equal length."""
-    edges = np.linspace(0, size, min(parts, size) + 1).round().astype(int).tolist()
-    return list(pairwise(edges))
 
 
 def _lines(geometry: ParallelBeam, grid: ImageGrid) -> tuple[Float64Array, NDArray[np.bool_]]:
@@ -130,11 +100,11 @@ class JosephProjector:
         layouts = self._layouts(lanes, images.dtype)
         (steep, steep_shape, _), (flat, flat_shape, _) = layouts
         padded = (steep_shape[2], flat_shape[2])
-        _in_threads(
+        in_threads(
             pack_rows,
-            ((images, steep, flat, padded, *span, lanes) for span in _spans(images.shape[1], parts)),
+            ((images, steep, flat, padded, *span, lanes) for span in spans(images.shape[1], parts)),
         )
-        _in_threads(
+        in_threads(
             forward_views,
             (
                 (
@@ -147,7 +117,7 @@ class JosephProjector:
                     count,
                 )
                 for packed, shape, views in layouts
-                for some in (views[begin:end] for begin, end in _spans(views.size, parts))
+                for some in (views[begin:end] for begin, end in spans(views.size, parts))
             ),
         )
 
@@ -158,25 +128,25 @@ class JosephProjector:
         parts = 2 * torch.get_num_threads()
         rays = np.empty(sinograms.shape[1] * sinograms.shape[2] * lanes, sinograms.dtype)
         table = self._table
-        _in_threads(
-            pack_views, ((sinograms, rays, table, *span, lanes) for span in _spans(sinograms.shape[1], parts))
+        in_threads(
+            pack_views, ((sinograms, rays, table, *span, lanes) for span in spans(sinograms.shape[1], parts))
         )
         layouts = self._layouts(lanes, sinograms.dtype)
-        _in_threads(
+        in_threads(
             adjoint_rows,
             (
                 (packed, shape, *span, table, views, rays, count)
                 for packed, shape, views in layouts
-                for span in _spans(
+                for span in spans(
                     shape[0], max(parts, shape[0] // _block(shape[2] * lanes * packed.itemsize))
                 )
             ),
         )
         (steep, steep_shape, _), (flat, flat_shape, _) = layouts
         padded = (steep_shape[2], flat_shape[2])
-        _in_threads(
+        in_threads(
             unpack_rows,
-            ((images, steep, flat, padded, *span, lanes) for span in _spans(images.shape[1], parts)),
+            ((images, steep, flat, padded, *span, lanes) for span in spans(images.shape[1], parts)),
         )
 
 
