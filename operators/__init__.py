@@ -20,7 +20,15 @@ from operators.ct.corrections import (
 )
 from operators.ct.detector_tilt import find_detector_tilt
 from operators.ct.filtered_backprojection import filtered_backprojection
-from operators.ct.geometry import Detector, FanBeam, ImageGrid, ParallelBeam
+from operators.ct.geometry import (
+    ConeBeam,
+    Detector,
+    FanBeam,
+    HelicalConeBeam,
+    ImageGrid,
+    ParallelBeam,
+    ParallelBeam3D,
+)
 from operators.ct.ray_transform import RayTransform
 from operators.ct.rotation_centre import find_rotation_centre
 from operators.ct.sharpest_centre import find_sharpest_centre
@@ -30,15 +38,18 @@ from operators.normal_equations import Solution, conjugate_gradients
 
 __all__ = [
     "ComplexGaussianNoise",
+    "ConeBeam",
     "Detector",
     "Diagonal",
     "FanBeam",
     "GaussianNoise",
+    "HelicalConeBeam",
     "Identity",
     "ImageGrid",
     "LinearOperator",
     "Matrix",
     "ParallelBeam",
+    "ParallelBeam3D",
     "PoissonTransmission",
     "RayTransform",
     "Solution",

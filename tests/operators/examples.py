@@ -15,7 +15,16 @@ from torch import Tensor
 
 from ctflow.representation import Representation
 from operators.ct.filtered_backprojection.fan import FanBackprojection
-from operators.ct.geometry import Detector, FanBeam, ImageGrid, ParallelBeam
+from operators.ct.geometry import (
+    ConeBeam,
+    Detector,
+    FanBeam,
+    Geometry,
+    HelicalConeBeam,
+    ImageGrid,
+    ParallelBeam,
+    ParallelBeam3D,
+)
 from operators.ct.ray_transform import RayTransform
 from operators.linear import Diagonal, Identity, LinearOperator, Matrix
 
@@ -71,6 +80,26 @@ def fan_backprojection(dtype: torch.dtype) -> LinearOperator:
     return FanBackprojection(fan(5, 4, 3, 8, offset=1.3)(dtype).geometry, ImageGrid((5, 4), (1.1, 0.9)))
 
 
+FLAT = Detector((4, 6), pitch=(1.3, 1.1), offset=(0.3, -0.4))
+# Two views of a path of its own, one of them from above.
+PATH = (
+    (9.0, 2.0, -1.0, -6.0, 0.5, 0.2, 0.0, 1.4, 0.0, 0.0, 0.0, 1.4),
+    (0.5, -1.0, 14.0, 0.0, 0.4, -7.0, 1.4, 0.0, 0.0, 0.0, 1.4, 0.0),
+)
+
+
+def cone(views: int = 4, detector: Detector = FLAT, **settings: float) -> ConeBeam:
+    """A cone beam around a few voxels."""
+    return ConeBeam.circular(
+        views, source_to_axis=12.0, source_to_detector=17.0, detector=detector, start=0.2, **settings
+    )
+
+
+def volume_rays(geometry: Geometry, shape: tuple[int, int, int] = (3, 4, 5)) -> Callable:
+    """A small transform of anisotropic voxels."""
+    return lambda dtype: RayTransform(geometry, ImageGrid(shape, (1.2, 0.9, 1.1)))
+
+
 EXAMPLES = (
     Example("matrix wide", matrix(4, 7), REAL + COMPLEX),
     Example("matrix tall", matrix(6, 3), REAL + COMPLEX),
@@ -97,6 +126,23 @@ EXAMPLES = (
     Example("fan one view", fan(5, 6, 1, 7)),
     Example("fan one pixel", fan(1, 1, 3, 3)),
     Example("fan backprojection", fan_backprojection),
+    Example("parallel 3d", volume_rays(ParallelBeam3D.uniform(4, FLAT, start=0.1))),
+    Example("laminography", volume_rays(ParallelBeam3D.uniform(4, FLAT, start=0.1, tilt=0.5))),
+    Example("cone even", volume_rays(cone(), (4, 4, 6))),
+    Example("cone odd", volume_rays(cone(5, Detector((3, 5), 1.3)), (5, 3, 5))),
+    Example("cone curved", volume_rays(cone(detector=Detector((4, 6), (1.3, 1.1), (0.3, 0.8), curved=True)))),
+    Example("cone offset and tilted", volume_rays(cone(rotation=0.2, tilt=0.3))),
+    Example("cone one view", volume_rays(cone(1))),
+    Example("cone one voxel", volume_rays(cone(), (1, 1, 1))),
+    Example(
+        "helical",
+        volume_rays(
+            HelicalConeBeam.uniform(
+                5, 2, source_to_axis=12.0, source_to_detector=17.0, detector=FLAT, pitch=1.5, z_start=-1.5
+            )
+        ),
+    ),
+    Example("cone vectors", volume_rays(ConeBeam.from_vectors(PATH, (3, 4)))),
     Example("rays astra", rays(6, 6, 5, 9, projector="astra"), (torch.float32,)),
     Example("rays odl", rays(6, 6, 5, 9, projector="odl"), (torch.float32,)),
 )

@@ -132,7 +132,7 @@ def _with_the_image(geometry: FanBeam, grid: ImageGrid) -> tuple[FanBeam, int, i
     positions = FanBackprojection(geometry, grid).corner_positions()
     most = detector.bins
     if detector.curved:
-        fan = detector.pitch / np.linalg.norm(geometry.vectors()[:, 2:4] - geometry.sources(), axis=1).min()
+        fan = detector.pitch / np.linalg.norm(geometry.vectors()[:, 2:4] - geometry.sources, axis=1).min()
         most = min(most, max(0, math.floor((3 / fan - detector.bins) / 2)))
     before = math.ceil(np.clip(-positions.min(), 0, most))
     behind = math.ceil(np.clip(positions.max() - (detector.bins - 1), 0, most))

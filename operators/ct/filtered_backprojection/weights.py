@@ -92,7 +92,7 @@ def ray_weights(geometry: FanBeam) -> Float64Array:
     every radian of theta and of fan angle: R cos(fan angle) on a circle of radius R about the axis.
     """
     angles = geometry.angles
-    source = geometry.sources()
+    source = geometry.sources
     radius = np.linalg.norm(source, axis=1)
     outward = source / radius[:, None]
     forward = np.stack((-outward[:, 1], outward[:, 0]), axis=1)
