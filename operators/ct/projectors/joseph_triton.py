@@ -1,0 +1,230 @@
+"""Joseph's method in the plane on a GPU: interpolated line integrals and their exact transpose."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from operators.ct.geometry import Float64Array, ImageGrid, ParallelBeam
+
+_LANES = 16  # images that are worked on at once: 64 bytes a pixel
+_TIE = 1 - 1e-7  # a tie, to single precision, goes as it does in ASTRA
+
+
+def _kernels() -> Any:
+    """Import the kernels, or say in one line what is missing."""
+    try:
+        import_module("triton")
+    except ImportError as error:
+        raise ModuleNotFoundError(
+            'projector "triton" runs on a GPU through Triton, which is not installed: pip install triton '
+            "(Linux; PyTorch's builds for GPUs bring it along)"
+        ) from error
+    return import_module("operators.ct.projectors.triton_kernels")
+
+
+@dataclass(frozen=True)
+class _Rays:
+    """The lines of a scan and the way back from a pixel to the bins that see it, in pixels of a grid.
+
+    start, slope, length (views, bins): column in row 0, columns per row, mm per row; with a negative length,
+    rows and columns change places. maps (views, 8), counts (views,) and polynomial: see
+    `triton_kernels.adjoint_pixels`.
+    """
+
+    start: Float64Array
+    slope: Float64Array
+    length: Float64Array
+    maps: Float64Array
+    counts: NDArray[np.int32]
+    polynomial: tuple[float, float, float, float] = (1.0, 0.0, 0.0, 0.0)
+
+
+def _cross(u: Float64Array, v: Float64Array) -> Float64Array:
+    return u[..., 0] * v[..., 1] - u[..., 1] * v[..., 0]
+
+
+def _trace(geometry: ParallelBeam, grid: ImageGrid) -> _Rays:
+    """Return the rays of a scan in pixels of the grid, in float64."""
+    ray, middle, step = geometry.vectors().reshape(-1, 3, 2).transpose(1, 0, 2)
+    bins = np.arange(geometry.detector.bins) - (geometry.detector.bins - 1) / 2
+    points = middle[:, None] + bins[:, None] * step[:, None]
+    directions = np.broadcast_to(ray[:, None], points.shape)
+    columns, rows = grid.coordinates()
+    wide, tall = grid.pixel_width, grid.pixel_height
+    # From here on in pixels: x is a column, y a row.
+    corner, scale = np.array([columns[0], rows[0]]), np.array([wide, -tall])
+    points, directions = (points - corner) / scale, directions / scale
+    length = np.hypot(*np.moveaxis(directions * scale, -1, 0))
+    steep = np.abs(directions[..., 0]) < np.abs(directions[..., 1]) * _TIE
+    along = np.where(steep[..., None], directions[..., ::-1], directions)  # the march first, then aside
+    point = np.where(steep[..., None], points[..., ::-1], points)
+    slope = along[..., 1] / along[..., 0]
+    start = point[..., 1] - slope * point[..., 0]
+    length = np.where(steep, 1, -1) * length / np.abs(along[..., 0])
+    # The bin that sees a pixel p: p = middle + k step + t ray, crossed with the ray.
+    middle, step, ray = (middle - corner) / scale, step / scale, ray / scale
+    half = (np.array(grid.shape[::-1]) - 1) / 2
+    below = _cross(ray, step)
+    affine = np.stack((-ray[:, 1], ray[:, 0], _cross(ray, half - middle)), axis=1) / below[:, None]
+    maps = np.zeros((geometry.views, 8))
+    maps[:, :3], maps[:, 5] = affine, 1
+    reach = _reach(start, slope, steep, maps, grid.shape)
+    margin = 2e-3 + 4e-6 * (len(bins) + max(grid.shape) * reach.max())  # what single precision may get wrong
+    maps[:, 6] = reach + margin
+    counts = np.floor(2 * maps[:, 6]).astype(np.int32) + 1
+    return _Rays(start, slope, length, maps, counts)
+
+
+def _reach(
+    start: Float64Array,
+    slope: Float64Array,
+    steep: NDArray[np.bool_],
+    maps: Float64Array,
+    shape: tuple[int, ...],
+) -> Float64Array:
+    """Return for each view how many bins may lie between a ray and a pixel beside it, at most.
+
+    Along a ray, a pixel takes up more bins the nearer it is to the source, so that it is enough to look where
+    the ray enters the image and where it leaves it.
+    """
+    height, width = shape
+    rows, columns = np.where(steep, height, width), np.where(steep, width, height)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        edges = np.sort(np.stack(((-1 - start) / slope, (columns - start) / slope)), axis=0)
+    level = slope == 0
+    inside = level & (start > -1) & (start < columns)
+    edges = np.where(level, np.where(inside, [[[-np.inf]], [[np.inf]]], np.inf), edges)
+    first, last = np.maximum(edges[0], 0), np.minimum(edges[1], rows - 1)
+    meets = first <= last
+    reach = np.zeros(start.shape)
+    for along in (np.where(meets, first, 0), np.where(meets, last, 0)):
+        for aside in (-1, 0, 1):
+            across = start + slope * along + aside
+            x = np.where(steep, across, along) - (width - 1) / 2
+            y = np.where(steep, along, across) - (height - 1) / 2
+            seen = _seen(maps[:, None], x, y) - (np.arange(start.shape[1]) - (start.shape[1] - 1) / 2)
+            reach = np.maximum(reach, np.where(meets, np.abs(seen), 0))
+    return reach.max(axis=1)
+
+
+def _seen(maps: Float64Array, x: Float64Array, y: Float64Array) -> Float64Array:
+    """Return the bin, counted from the middle of the detector, that sees a place of the image."""
+    above = maps[..., 0] * x + maps[..., 1] * y + maps[..., 2]
+    return above / (maps[..., 3] * x + maps[..., 4] * y + maps[..., 5])
+
+
+class JosephTritonProjector:
+    """Line integrals by linear interpolation between the two pixels beside a ray, computed on a GPU.
+
+    The weights are those of projector "joseph", to 1e-9 of a pixel. The adjoint is the exact transpose: every
+    pixel gathers from its rays with the weights of the forward direction, bit for bit, without atomics, so
+    that results repeat to the last bit. float32, CUDA tensors; a batch is worked on 16 images at a time, with
+    memory for 48 images or sinograms at most beside input and output.
+
+    Raises
+    ------
+    ValueError
+        For tensors that are not float32 or, unless Triton's interpreter runs, not on a GPU.
+    ModuleNotFoundError
+        Without the package triton.
+    """
+
+    dtypes = (torch.float32,)
+
+    def __init__(self, geometry: ParallelBeam, grid: ImageGrid) -> None:
+        self._kernels = _kernels()
+        self.geometry, self.grid = geometry, grid
+        self._rays = _trace(geometry, grid)
+        self._tables: dict[torch.device, tuple[Tensor, ...]] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy and pickle by the settings: tables belong to a device."""
+        return JosephTritonProjector, (self.geometry, self.grid)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images in 1/mm, (images, height, width), to line integrals (images, views, bins)."""
+        starts, slopes, lengths, *_ = self._on_device(images)
+        sinograms = images.new_empty(images.shape[0], *self.geometry.sinogram_shape)
+        (height, width), rays = self.grid.shape, starts.numel()
+        for part in _groups(images):
+            group = images[part].detach()
+            lanes = _lanes(group)
+            packed = images.new_empty(2, height * width, lanes)
+            packed[0, :, : len(group)] = group.flatten(1).T
+            packed[1, :, : len(group)] = group.mT.flatten(1).T
+            packed[..., len(group) :] = 0
+            sums = images.new_empty(rays, lanes)
+            block = max(32, 128 // lanes)
+            with torch.cuda.device_of(images):
+                self._kernels.forward_rays[(-(-rays // block),)](
+                    packed, starts, slopes, lengths, sums, rays, height, width, LANES=lanes, BLOCK=block
+                )
+            sinograms[part].flatten(1).copy_(sums[:, : len(group)].T)
+        return sinograms
+
+    def adjoint(self, sinograms: Tensor) -> Tensor:
+        """Transpose of forward: (images, views, bins) to (images, height, width)."""
+        tables = self._on_device(sinograms)
+        images = sinograms.new_empty(sinograms.shape[0], *self.grid.shape)
+        (height, width), (views, bins) = self.grid.shape, self.geometry.sinogram_shape
+        for part in _groups(sinograms):
+            group = sinograms[part].detach()
+            lanes = _lanes(group)
+            packed = sinograms.new_zeros(views * bins, lanes)
+            packed[:, : len(group)] = group.flatten(1).T
+            sums = sinograms.new_empty(height * width, lanes)
+            tall, wide = 4, max(8, 32 // lanes)
+            tiles = -(-height // tall) * -(-width // wide)
+            with torch.cuda.device_of(sinograms):
+                self._kernels.adjoint_pixels[(tiles,)](
+                    packed,
+                    *tables,
+                    sums,
+                    views,
+                    bins,
+                    height,
+                    width,
+                    *self._rays.polynomial,
+                    LANES=lanes,
+                    TALL=tall,
+                    WIDE=wide,
+                )
+            images[part].flatten(1).copy_(sums[:, : len(group)].T)
+        return images
+
+    def _on_device(self, batch: Tensor) -> tuple[Tensor, ...]:
+        """Return the tables on the device of a tensor that may be worked on."""
+        if batch.dtype != torch.float32:
+            raise ValueError(f'projector "triton": expected dtype torch.float32, found {batch.dtype}')
+        if not (batch.is_cuda or (self._kernels.INTERPRETED and batch.device.type == "cpu")):
+            raise ValueError(f'projector "triton": expected a CUDA tensor, found one on {batch.device}')
+        if batch.device not in self._tables:
+            rays, unit = self._rays, 1 << self._kernels.FRACTION_BITS
+            self._tables[batch.device] = tuple(
+                torch.from_numpy(table).to(batch.device)
+                for table in (
+                    np.round(rays.start * unit).astype(np.int64),
+                    np.round(rays.slope * unit).astype(np.int32),
+                    rays.length.astype(np.float32),
+                    rays.maps.astype(np.float32),
+                    rays.counts,
+                )
+            )
+        return self._tables[batch.device]
+
+
+def _groups(batch: Tensor) -> list[slice]:
+    """Cut a batch into groups that are worked on at once."""
+    return [slice(begin, begin + _LANES) for begin in range(0, batch.shape[0], _LANES)]
+
+
+def _lanes(group: Tensor) -> int:
+    """Return the smallest power of two that takes this many images."""
+    return 1 << (len(group) - 1).bit_length()
