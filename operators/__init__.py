@@ -1,7 +1,7 @@
 """The physics of measured images: linear operators, CT geometry and ray transforms, noise models."""
 
 from operators.ct.filtered_backprojection import filtered_backprojection
-from operators.ct.geometry import Detector, ImageGrid, ParallelBeam
+from operators.ct.geometry import Detector, FanBeam, ImageGrid, ParallelBeam
 from operators.ct.ray_transform import RayTransform
 from operators.linear import Diagonal, Identity, LinearOperator, Matrix
 from operators.noise import ComplexGaussianNoise, GaussianNoise, PoissonTransmission
@@ -11,6 +11,7 @@ __all__ = [
     "ComplexGaussianNoise",
     "Detector",
     "Diagonal",
+    "FanBeam",
     "GaussianNoise",
     "Identity",
     "ImageGrid",

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,7 +16,10 @@ from operators.linear import LinearOperator
 
 # Engine, then kind of geometry: the module and the class that computes it.
 _ENGINES = {
-    "joseph": {"ParallelBeam": ("joseph_cpu", "JosephProjector")},
+    "joseph": {
+        "ParallelBeam": ("joseph_cpu", "JosephProjector"),
+        "FanBeam": ("joseph_cpu", "JosephProjector"),
+    },
     "astra": {"ParallelBeam": ("astra_engine", "AstraProjector")},
     "odl": {"ParallelBeam": ("odl_engine", "OdlProjector")},
     "triton": {"ParallelBeam": ("joseph_triton", "JosephTritonProjector")},
@@ -41,6 +45,21 @@ def _engine(name: str, geometry: Geometry, grid: ImageGrid) -> Projector:
         raise ValueError(f'projector "{name}" cannot compute a {kind}; these can: {able}')
     module, projector = _ENGINES[name][kind]
     return getattr(import_module(f"operators.ct.projectors.{module}"), projector)(geometry, grid)
+
+
+def _check_sources(geometry: Geometry, grid: ImageGrid) -> None:
+    """Refuse a source inside the image: its rays would be measured on both sides of it."""
+    sources = geometry.sources()
+    if sources is None:
+        return
+    low, high = np.array(grid.extent).reshape(-1, 2).T
+    inside = np.flatnonzero(((sources > low) & (sources < high)).all(axis=1))
+    if inside.size:
+        at = ", ".join(f"{value:.6g}" for value in sources[inside[0]])
+        raise ValueError(
+            f"RayTransform grid: expected a source outside the image, found one at ({at}) mm of view "
+            f"{inside[0]} within {grid.describe()}"
+        )
 
 
 class RayTransform(LinearOperator):
@@ -80,6 +99,7 @@ class RayTransform(LinearOperator):
                 f"RayTransform grid: expected {geometry.dimensions} dimensions for a "
                 f"{type(geometry).__name__}, found {grid.describe()}"
             )
+        _check_sources(geometry, grid)
         if projector != "auto" and projector not in _ENGINES:
             known = ", ".join(["auto", *_ENGINES])
             raise ValueError(f"RayTransform projector: expected one of {known}, found {projector!r}")

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ctflow.representation import Representation
-from operators.ct.geometry import Detector, ImageGrid, ParallelBeam
+from operators.ct.geometry import Detector, FanBeam, ImageGrid, ParallelBeam
 from operators.ct.ray_transform import RayTransform
 from operators.linear import Diagonal, Identity, LinearOperator, Matrix
 
@@ -53,6 +53,18 @@ def rays(
     return lambda dtype: RayTransform(geometry, grid, projector=projector)
 
 
+def fan(height: int, width: int, views: int, bins: int, *, tilt: float = 0.0, **detector: float) -> Callable:
+    """A small fan-beam transform with anisotropic pixels, its source close to the image."""
+    geometry = FanBeam.circular(
+        views,
+        source_to_axis=12.0,
+        source_to_detector=20.0,
+        detector=Detector(bins, 1.7, **detector),
+        tilt=tilt,
+    )
+    return lambda dtype: RayTransform(geometry, ImageGrid((height, width), pixel_size=(1.1, 0.9)))
+
+
 EXAMPLES = (
     Example("matrix wide", matrix(4, 7), REAL + COMPLEX),
     Example("matrix tall", matrix(6, 3), REAL + COMPLEX),
@@ -72,6 +84,12 @@ EXAMPLES = (
     Example("rays shifted", rays(6, 7, 4, 6, offset=1.7)),
     Example("rays one view", rays(5, 5, 1, 7)),
     Example("rays one pixel", rays(1, 1, 3, 3)),
+    Example("fan odd", fan(7, 5, 6, 9)),
+    Example("fan even shifted", fan(6, 8, 5, 12, offset=2.1)),
+    Example("fan tilted", fan(6, 7, 4, 9, tilt=0.3)),
+    Example("fan curved", fan(7, 7, 5, 10, offset=-0.4, curved=True)),
+    Example("fan one view", fan(5, 6, 1, 7)),
+    Example("fan one pixel", fan(1, 1, 3, 3)),
     Example("rays astra", rays(6, 6, 5, 9, projector="astra"), (torch.float32,)),
     Example("rays odl", rays(6, 6, 5, 9, projector="odl"), (torch.float32,)),
 )

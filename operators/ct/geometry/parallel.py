@@ -90,6 +90,17 @@ class ParallelBeam:
         shift, pitch = self.detector.offset, self.detector.pitch
         return np.stack((sine, -cosine, shift * cosine, shift * sine, pitch * cosine, pitch * sine), axis=1)
 
+    def sources(self) -> None:
+        """Return None: the rays are parallel."""
+        return
+
+    def rays(self) -> tuple[Float64Array, Float64Array]:
+        """Return a point of every ray in mm and its unit direction, each (views, bins, 2)."""
+        vectors = self.vectors()[:, None, :]
+        at = (np.arange(self.detector.bins) - (self.detector.bins - 1) / 2)[None, :, None]
+        points = vectors[..., 2:4] + at * vectors[..., 4:6]
+        return points, np.broadcast_to(vectors[..., 0:2], points.shape)
+
     def subset(self, views: slice | Sequence[int] | NDArray[Any]) -> ParallelBeam:
         """Return the same scan with only some views, given as a slice, indices or a boolean mask."""
         return ParallelBeam(self.angles[chosen(views, self.views)], self.detector)

@@ -13,9 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from operators.ct.geometry import Float64Array, ImageGrid, ParallelBeam
+from operators.ct.geometry import FanBeam, Float64Array, ImageGrid, ParallelBeam
+
+Lines = tuple[NDArray[np.int64], NDArray[np.int64], Float64Array]
 
 _CACHE_BYTES = 1 << 19  # half of a core's own cache: rows that should stay there while many rays pass
+_FAR = float(1 << 21)  # columns
 _POOLS: dict[tuple[int, int], ThreadPoolExecutor] = {}
 
 
@@ -45,15 +48,16 @@ def _spans(size: int, parts: int) -> list[tuple[int, int]]:
     return list(pairwise(edges))
 
 
-def _lines(geometry: ParallelBeam, grid: ImageGrid) -> tuple[Float64Array, NDArray[np.bool_]]:
-    """Return where each view's rays meet the pixels, shape (views, 4), and which views march along rows.
+def _lines(geometry: ParallelBeam | FanBeam, grid: ImageGrid) -> tuple[Lines, NDArray[np.bool_]]:
+    """Return where the rays meet the pixels, and which of them march along rows, each (views, bins).
 
-    The numbers are: padded column that the ray of bin 0 meets in row 0, columns per bin, columns per row, and
-    mm of ray per row. For views that do not march along rows, read "row" for "column" and the reverse.
+    The lines are: padded column at row 0 and columns per row, in units of 2**-40 columns, and mm of ray per
+    row. For rays that do not march along rows, read "row" for "column" and the reverse.
     """
-    ray_x, ray_y, middle_x, middle_y, step_x, step_y = geometry.vectors().T
-    half = (geometry.detector.bins - 1) / 2
-    x, y = middle_x - half * step_x, middle_y - half * step_y
+    from operators.ct.projectors.joseph_kernels import ONE
+
+    points, directions = geometry.rays()
+    (x, y), (ray_x, ray_y) = (np.moveaxis(values, -1, 0) for values in (points, directions))
     columns, rows = grid.coordinates()
     wide, tall = grid.pixel_width, grid.pixel_height
     # The march that moves at most one pixel aside a step; a tie, to single precision, goes as it does in
@@ -61,21 +65,21 @@ def _lines(geometry: ParallelBeam, grid: ImageGrid) -> tuple[Float64Array, NDArr
     steep = np.abs(ray_x) * tall < np.abs(ray_y) * wide * (1 - 1e-7)
     with np.errstate(divide="ignore", invalid="ignore"):
         slope = np.where(steep, ray_x / ray_y, ray_y / ray_x)
-    length = np.sqrt(1 + slope**2)
-    along_rows = (
-        (x - y * slope + rows[0] * slope - columns[0]) / wide + 1,
-        (step_x - step_y * slope) / wide,
-        -tall * slope / wide,
-        tall * length,
-    )
-    along_columns = (
-        (rows[0] - y + x * slope - columns[0] * slope) / tall + 1,
-        (step_x * slope - step_y) / tall,
-        -wide * slope / tall,
-        wide * length,
-    )
-    lines = np.where(steep, along_rows, along_columns).T
-    return np.ascontiguousarray(lines), steep
+    across = np.where(steep, x - columns[0] + (rows[0] - y) * slope, rows[0] - y + (x - columns[0]) * slope)
+    start = across / np.where(steep, wide, tall) + 1
+    per_row = -slope * np.where(steep, tall / wide, wide / tall)
+    length = np.sqrt(1 + slope**2) * np.where(steep, tall, wide)
+    # Rays that far outside miss the image, and must not overflow.
+    start = np.clip(start, -_FAR, _FAR)
+    return ((start * ONE).astype(np.int64), (per_row * ONE).astype(np.int64), length), steep
+
+
+def _fans(chosen: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return the runs of neighbouring bins that are chosen: view, first bin, one past the last; (n, 3)."""
+    edges = np.diff(np.pad(chosen.astype(np.int8), ((0, 0), (1, 1))), axis=1)
+    view, first = np.nonzero(edges == 1)
+    _, last = np.nonzero(edges == -1)
+    return np.stack((view, first, last), axis=1)
 
 
 class JosephProjector:
@@ -89,10 +93,10 @@ class JosephProjector:
 
     dtypes = (torch.float32, torch.float64)
 
-    def __init__(self, geometry: ParallelBeam, grid: ImageGrid) -> None:
+    def __init__(self, geometry: ParallelBeam | FanBeam, grid: ImageGrid) -> None:
         self.geometry, self.grid = geometry, grid
-        self._table, steep = _lines(geometry, grid)
-        self._steep, self._flat = np.flatnonzero(steep), np.flatnonzero(~steep)
+        self._lines, steep = _lines(geometry, grid)
+        self._steep, self._flat = _fans(steep), _fans(~steep)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images in 1/mm, (images, height, width), to line integrals (images, views, bins)."""
@@ -111,15 +115,15 @@ class JosephProjector:
         return images
 
     def _layouts(self, lanes: int, dtype: Any) -> list[tuple[NDArray[Any], tuple[int, int, int], Any]]:
-        """Return (zeros, (rows, width, padded width), views) for the image and for its transpose."""
+        """Return (zeros, (rows, width, padded width), fans) for the image and for its transpose."""
         height, width = self.grid.shape
         layouts = []
-        for views, shape in ((self._steep, (height, width)), (self._flat, (width, height))):
+        for fans, shape in ((self._steep, (height, width)), (self._flat, (width, height))):
             padded = shape[1] + 2
             # Rows that start at the same place of the cache push each other out of it.
             while lanes > 1 and not 128 <= padded * lanes * dtype.itemsize % 1024 <= 896:
                 padded += 1
-            layouts.append((np.zeros(shape[0] * padded * lanes, dtype), (*shape, padded), views))
+            layouts.append((np.zeros(shape[0] * padded * lanes, dtype), (*shape, padded), fans))
         return layouts
 
     def _forward(self, images: NDArray[Any], sinograms: NDArray[Any], lanes: int) -> None:
@@ -141,13 +145,13 @@ class JosephProjector:
                     packed,
                     shape,
                     _block(shape[2] * lanes * packed.itemsize),
-                    self._table,
+                    self._lines,
                     some,
                     sinograms,
                     count,
                 )
-                for packed, shape, views in layouts
-                for some in (views[begin:end] for begin, end in _spans(views.size, parts))
+                for packed, shape, fans in layouts
+                for some in (fans[begin:end] for begin, end in _spans(len(fans), parts))
             ),
         )
 
@@ -157,16 +161,16 @@ class JosephProjector:
         count = (0,) * lanes
         parts = 2 * torch.get_num_threads()
         rays = np.empty(sinograms.shape[1] * sinograms.shape[2] * lanes, sinograms.dtype)
-        table = self._table
         _in_threads(
-            pack_views, ((sinograms, rays, table, *span, lanes) for span in _spans(sinograms.shape[1], parts))
+            pack_views,
+            ((sinograms, rays, self._lines[2], *span, lanes) for span in _spans(sinograms.shape[1], parts)),
         )
         layouts = self._layouts(lanes, sinograms.dtype)
         _in_threads(
             adjoint_rows,
             (
-                (packed, shape, *span, table, views, rays, count)
-                for packed, shape, views in layouts
+                (packed, shape, *span, self._lines, fans, rays, count)
+                for packed, shape, fans in layouts
                 for span in _spans(
                     shape[0], max(parts, shape[0] // _block(shape[2] * lanes * packed.itemsize))
                 )

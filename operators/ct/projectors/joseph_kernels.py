@@ -2,7 +2,7 @@
 
 A batch is worked on in groups of `lanes` images, innermost in memory: ``packed[row, 1 + column, lane]``,
 with a column of zeros before the image and at least one behind it, so that a ray needs no test at the edges.
-Views whose rays cross every row ("steep") march along the rows of the image, the others along the rows of its
+Rays that cross every row ("steep") march along the rows of the image, the others along the rows of its
 transpose. Both directions of a projector find a ray's pixels by the same integers, so the transpose is exact.
 
 A ray's column is a whole number of 2**-40 columns: adding the slope is exact, so the values depend neither on
@@ -57,14 +57,16 @@ def _pixel(packed: Any, position: int, row_start: int, count: Any) -> tuple[int,
 
 @_compiled
 def forward_views(
-    packed: Any, shape: Any, block: int, lines: Any, views: Any, sinograms: Any, count: Any
+    packed: Any, shape: Any, block: int, lines: Any, fans: Any, sinograms: Any, count: Any
 ) -> None:
-    """Line integrals of packed images for some views.
+    """Line integrals of packed images for some fans of neighbouring rays.
 
     packed: flat (rows, padded, lanes); shape: (rows, width, padded); block: rows that fit into the cache;
-    lines (all views, 4): column of bin 0 at row 0, columns per bin, columns per row, mm per row; views:
-    indices into lines; sinograms (images, all views, bins), written; count: a tuple of `lanes` entries.
+    lines: three arrays (views, bins), the column of each ray at row 0 and its columns per row in units of
+    2**-40 columns, and its mm per row; fans (n, 3): a view, its first bin and one past its last; sinograms
+    (images, views, bins), written there; count: a tuple of `lanes` entries.
     """
+    starts, slopes, lengths = lines
     rows, width, padded = shape
     images, _, bins = sinograms.shape
     lanes = len(count)
@@ -72,16 +74,15 @@ def forward_views(
     row_stride = padded * lanes
     together = 16  # views that share a block of rows before it leaves the cache
     sums = np.empty(together * bins * lanes, packed.dtype)
-    for group in range(0, views.size, together):
-        members = min(together, views.size - group)
+    for group in range(0, len(fans), together):
+        members = min(together, len(fans) - group)
         sums[:] = 0
         for first in range(0, rows, block):
             last = min(rows, first + block)
             for member in range(members):
-                base, per_bin, per_row, _ = lines[views[group + member]]
-                slope = int(per_row * ONE)
-                for k in range(bins):
-                    start = int((base + k * per_bin) * ONE)
+                view, first_bin, last_bin = fans[group + member]
+                for k in range(first_bin, last_bin):
+                    start, slope = starts[view, k], slopes[view, k]
                     begin, end = _rows_inside(start, slope, first, last, width)
                     if begin == end:
                         continue
@@ -106,31 +107,30 @@ def forward_views(
                     total = add(add(left_even, right_even), add(left_odd, right_odd))
                     store(sums, offset, add(load(sums, offset, count), total))
         for member in range(members):
-            view = views[group + member]
-            length = real(lines[view, 3])
-            for k in range(bins):
+            view, first_bin, last_bin = fans[group + member]
+            for k in range(first_bin, last_bin):
+                length = real(lengths[view, k])
                 for lane in range(images):
                     sinograms[lane, view, k] = length * sums[(member * bins + k) * lanes + lane]
 
 
 @_compiled
 def adjoint_rows(
-    packed: Any, shape: Any, first: int, last: int, lines: Any, views: Any, rays: Any, count: Any
+    packed: Any, shape: Any, first: int, last: int, lines: Any, fans: Any, rays: Any, count: Any
 ) -> None:
     """Add the transpose of `forward_views` to rows [first, last) of packed images, which it alone may write.
 
-    rays: flat (all views, bins, lanes), already multiplied by the mm per row of their view.
+    rays: flat (views, bins, lanes), already multiplied by the mm per row of each.
     """
+    starts, slopes, _ = lines
     _, width, padded = shape
     lanes = len(count)
-    bins = rays.size // (lines.shape[0] * lanes)
+    bins = starts.shape[1]
     real = packed.dtype.type
     row_stride = padded * lanes
-    for view in views:
-        base, per_bin, per_row, _ = lines[view]
-        slope = int(per_row * ONE)
-        for k in range(bins):
-            start = int((base + k * per_bin) * ONE)
+    for view, first_bin, last_bin in fans:
+        for k in range(first_bin, last_bin):
+            start, slope = starts[view, k], slopes[view, k]
             begin, end = _rows_inside(start, slope, first, last, width)
             if begin == end:
                 continue
@@ -170,12 +170,12 @@ def unpack_rows(images: Any, steep: Any, flat: Any, padded: Any, first: int, las
 
 
 @_compiled
-def pack_views(sinograms: Any, rays: Any, lines: Any, first: int, last: int, lanes: int) -> None:
+def pack_views(sinograms: Any, rays: Any, lengths: Any, first: int, last: int, lanes: int) -> None:
     """Copy views [first, last) of sinograms into flat (views, bins, lanes), times the mm per row."""
     images, _, bins = sinograms.shape
     for view in range(first, last):
-        length = rays.dtype.type(lines[view, 3])
         for k in range(bins):
+            length = rays.dtype.type(lengths[view, k])
             offset = (view * bins + k) * lanes
             for lane in range(images):
                 rays[offset + lane] = length * sinograms[lane, view, k]

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from operators import ImageGrid, ParallelBeam
+from operators import FanBeam, ImageGrid, ParallelBeam
 
 
 @dataclass(frozen=True)
@@ -22,15 +22,18 @@ class Ellipse:
     turn: float = 0.0
     value: float = 1.0
 
-    def sinogram(self, geometry: ParallelBeam) -> Tensor:
-        """Line integrals, float64 (views, bins): a chord of a scaled circle, for every ray."""
-        theta = geometry.angles[:, None]
-        t = geometry.detector.positions()[None] - self.x * np.cos(theta) - self.y * np.sin(theta)
-        squared = (self.half_width * np.cos(theta - self.turn)) ** 2 + (
-            self.half_height * np.sin(theta - self.turn)
-        ) ** 2
-        chord = 2 * self.half_width * self.half_height * np.sqrt(np.maximum(squared - t**2, 0)) / squared
-        return torch.from_numpy(self.value * chord)
+    def sinogram(self, geometry: ParallelBeam | FanBeam) -> Tensor:
+        """Line integrals, float64 (views, bins): the chord of a unit circle, for every ray."""
+        points, directions = geometry.rays()
+        x, y = points[..., 0] - self.x, points[..., 1] - self.y
+        dx, dy = directions[..., 0], directions[..., 1]
+        cosine, sine = np.cos(self.turn), np.sin(self.turn)
+        x, y = (cosine * x + sine * y) / self.half_width, (cosine * y - sine * x) / self.half_height
+        dx, dy = (cosine * dx + sine * dy) / self.half_width, (cosine * dy - sine * dx) / self.half_height
+        squared = dx**2 + dy**2
+        # The squared distance of the line from the centre, from a product that does not cancel.
+        distance = (x * dy - y * dx) ** 2 / squared
+        return torch.from_numpy(self.value * 2 * np.sqrt(np.maximum(1 - distance, 0) / squared))
 
     def image(self, grid: ImageGrid, parts: int = 8) -> Tensor:
         """Mean value in every pixel, float64 (height, width), from parts x parts points a pixel."""
@@ -52,7 +55,7 @@ PHANTOM = (
 )
 
 
-def phantom_sinogram(geometry: ParallelBeam) -> Tensor:
+def phantom_sinogram(geometry: ParallelBeam | FanBeam) -> Tensor:
     """Line integrals of the phantom, float64 (views, bins)."""
     return torch.stack([ellipse.sinogram(geometry) for ellipse in PHANTOM]).sum(0)
 
