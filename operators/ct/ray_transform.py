@@ -22,7 +22,10 @@ _ENGINES = {
     },
     "astra": {"ParallelBeam": ("astra_engine", "AstraProjector")},
     "odl": {"ParallelBeam": ("odl_engine", "OdlProjector")},
-    "triton": {"ParallelBeam": ("joseph_triton", "JosephTritonProjector")},
+    "triton": {
+        "ParallelBeam": ("joseph_triton", "JosephTritonProjector"),
+        "FanBeam": ("joseph_triton", "JosephTritonProjector"),
+    },
 }
 
 

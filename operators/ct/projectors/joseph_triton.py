@@ -11,9 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from operators.ct.geometry import Float64Array, ImageGrid, ParallelBeam
+from operators.ct.geometry import FanBeam, Float64Array, ImageGrid, ParallelBeam
+from operators.ct.projectors.arctangent import arctangent
 
 _LANES = 16  # images that are worked on at once: 64 bytes a pixel
+_FAR = 1 << 28  # a ray whose column in row 0 is farther away misses any image
 _TIE = 1 - 1e-7  # a tie, to single precision, goes as it does in ASTRA
 
 
@@ -46,40 +48,66 @@ class _Rays:
     polynomial: tuple[float, float, float, float] = (1.0, 0.0, 0.0, 0.0)
 
 
-def _cross(u: Float64Array, v: Float64Array) -> Float64Array:
-    return u[..., 0] * v[..., 1] - u[..., 1] * v[..., 0]
-
-
-def _trace(geometry: ParallelBeam, grid: ImageGrid) -> _Rays:
+def _trace(geometry: ParallelBeam | FanBeam, grid: ImageGrid) -> _Rays:
     """Return the rays of a scan in pixels of the grid, in float64."""
-    ray, middle, step = geometry.vectors().reshape(-1, 3, 2).transpose(1, 0, 2)
-    bins = np.arange(geometry.detector.bins) - (geometry.detector.bins - 1) / 2
-    points = middle[:, None] + bins[:, None] * step[:, None]
-    directions = np.broadcast_to(ray[:, None], points.shape)
     columns, rows = grid.coordinates()
-    wide, tall = grid.pixel_width, grid.pixel_height
-    # From here on in pixels: x is a column, y a row.
-    corner, scale = np.array([columns[0], rows[0]]), np.array([wide, -tall])
+    # In pixels: x is a column, y a row.
+    corner, scale = np.array([columns[0], rows[0]]), np.array([grid.pixel_width, -grid.pixel_height])
+    points, directions = geometry.rays()
     points, directions = (points - corner) / scale, directions / scale
     length = np.hypot(*np.moveaxis(directions * scale, -1, 0))
     steep = np.abs(directions[..., 0]) < np.abs(directions[..., 1]) * _TIE
-    along = np.where(steep[..., None], directions[..., ::-1], directions)  # the march first, then aside
-    point = np.where(steep[..., None], points[..., ::-1], points)
-    slope = along[..., 1] / along[..., 0]
-    start = point[..., 1] - slope * point[..., 0]
-    length = np.where(steep, 1, -1) * length / np.abs(along[..., 0])
-    # The bin that sees a pixel p: p = middle + k step + t ray, crossed with the ray.
-    middle, step, ray = (middle - corner) / scale, step / scale, ray / scale
-    half = (np.array(grid.shape[::-1]) - 1) / 2
-    below = _cross(ray, step)
-    affine = np.stack((-ray[:, 1], ray[:, 0], _cross(ray, half - middle)), axis=1) / below[:, None]
-    maps = np.zeros((geometry.views, 8))
-    maps[:, :3], maps[:, 5] = affine, 1
-    reach = _reach(start, slope, steep, maps, grid.shape)
-    margin = 2e-3 + 4e-6 * (len(bins) + max(grid.shape) * reach.max())  # what single precision may get wrong
-    maps[:, 6] = reach + margin
+    aside, ahead = (np.where(steep, *pair) for pair in zip(*_swapped(directions), strict=True))
+    across, along = (np.where(steep, *pair) for pair in zip(*_swapped(points), strict=True))
+    slope = aside / ahead
+    start = np.clip(across - slope * along, -_FAR, _FAR)
+    length = np.where(steep, 1, -1) * length / np.abs(ahead)
+    maps, polynomial, error = _maps(geometry, grid)
+    reach = _reach(start, slope, steep, maps, grid.shape, geometry.detector.curved)
+    # What single precision may get wrong.
+    rounding = 2e-3 + 4e-6 * (geometry.detector.bins + max(grid.shape) * reach.max())
+    maps[:, 6] = reach + error + rounding
     counts = np.floor(2 * maps[:, 6]).astype(np.int32) + 1
-    return _Rays(start, slope, length, maps, counts)
+    return _Rays(start, slope, length, maps, counts, polynomial)
+
+
+def _swapped(places: Float64Array) -> tuple[tuple[Float64Array, ...], tuple[Float64Array, ...]]:
+    """Return (column, row) and (row, column) of places, shape (..., 2)."""
+    x, y = np.moveaxis(places, -1, 0)
+    return (x, y), (y, x)
+
+
+def _maps(
+    geometry: ParallelBeam | FanBeam, grid: ImageGrid
+) -> tuple[Float64Array, tuple[float, float, float, float], float]:
+    """Return the way back from pixels to bins, its polynomial, and the polynomial's error in bins."""
+    vectors = geometry.vectors().reshape(-1, 3, 2)
+    middle, step = vectors[:, 1], vectors[:, 2]
+    maps = np.zeros((geometry.views, 8))
+    maps[:, 7] = 1
+    polynomial, error = (1.0, 0.0, 0.0, 0.0), 0.0
+    if isinstance(geometry, ParallelBeam):
+        # A pixel is at middle + t ray + k step.
+        origin, ahead = middle, vectors[:, 0]
+    else:
+        # A pixel is at source + t (reach + k step), and a curved detector has the tangent instead of k.
+        origin, ahead = vectors[:, 0], middle - vectors[:, 0]
+        if geometry.detector.curved:
+            radius = np.linalg.norm(ahead, axis=1, keepdims=True)
+            width = np.linalg.norm(step, axis=1, keepdims=True)
+            maps[:, 7:] = radius / width
+            polynomial, error = arctangent(np.tan((geometry.detector.bins / 2 * width / radius).max()))
+            error *= maps[:, 7].max()
+            step = step * radius / width
+    back = np.linalg.inv(np.stack((ahead, step), axis=2))  # (views, 2, 2): t, then t k or k
+    scale = np.array([grid.pixel_width, -grid.pixel_height])
+    constant = np.einsum("vij,vj->vi", back, grid.center - origin)
+    maps[:, 0:2], maps[:, 2] = back[:, 1] * scale, constant[:, 1]
+    if isinstance(geometry, ParallelBeam):
+        maps[:, 5] = 1
+    else:
+        maps[:, 3:5], maps[:, 5] = back[:, 0] * scale, constant[:, 0]
+    return maps, polynomial, error
 
 
 def _reach(
@@ -88,6 +116,7 @@ def _reach(
     steep: NDArray[np.bool_],
     maps: Float64Array,
     shape: tuple[int, ...],
+    curved: bool,
 ) -> Float64Array:
     """Return for each view how many bins may lie between a ray and a pixel beside it, at most.
 
@@ -103,21 +132,23 @@ def _reach(
     edges = np.where(level, np.where(inside, [[[-np.inf]], [[np.inf]]], np.inf), edges)
     first, last = np.maximum(edges[0], 0), np.minimum(edges[1], rows - 1)
     meets = first <= last
+    bins = np.arange(start.shape[1]) - (start.shape[1] - 1) / 2
     reach = np.zeros(start.shape)
     for along in (np.where(meets, first, 0), np.where(meets, last, 0)):
         for aside in (-1, 0, 1):
             across = start + slope * along + aside
             x = np.where(steep, across, along) - (width - 1) / 2
             y = np.where(steep, along, across) - (height - 1) / 2
-            seen = _seen(maps[:, None], x, y) - (np.arange(start.shape[1]) - (start.shape[1] - 1) / 2)
-            reach = np.maximum(reach, np.where(meets, np.abs(seen), 0))
+            away = np.abs(_seen(maps[:, None], x, y, curved) - bins)
+            reach = np.maximum(reach, np.where(meets, away, 0))
     return reach.max(axis=1)
 
 
-def _seen(maps: Float64Array, x: Float64Array, y: Float64Array) -> Float64Array:
+def _seen(maps: Float64Array, x: Float64Array, y: Float64Array, curved: bool) -> Float64Array:
     """Return the bin, counted from the middle of the detector, that sees a place of the image."""
     above = maps[..., 0] * x + maps[..., 1] * y + maps[..., 2]
-    return above / (maps[..., 3] * x + maps[..., 4] * y + maps[..., 5])
+    seen = above / (maps[..., 3] * x + maps[..., 4] * y + maps[..., 5])
+    return maps[..., 7] * (np.arctan(seen) if curved else seen)
 
 
 class JosephTritonProjector:
@@ -138,7 +169,7 @@ class JosephTritonProjector:
 
     dtypes = (torch.float32,)
 
-    def __init__(self, geometry: ParallelBeam, grid: ImageGrid) -> None:
+    def __init__(self, geometry: ParallelBeam | FanBeam, grid: ImageGrid) -> None:
         self._kernels = _kernels()
         self.geometry, self.grid = geometry, grid
         self._rays = _trace(geometry, grid)

@@ -104,9 +104,9 @@ def adjoint_pixels(
     """Transpose of `forward_rays`: every pixel gathers from the rays that pass within one row or column.
 
     maps (views, 8): where in view a pixel is seen, as the quotient of two affine functions of its column and
-    row, counted from the middle of the image (three numbers each), of which an odd polynomial makes bins from
-    the middle of the detector; then how many bins from there a ray may lie that meets the pixel. counts
-    (views,): how many bins that makes.
+    row, counted from the middle of the image (three numbers each); how many bins from there a ray may lie
+    that meets the pixel; and a factor that makes bins from the middle of the detector of an odd polynomial of
+    the quotient, linear to septic. counts (views,): how many bins may meet a pixel.
     """
     tiles = tl.cdiv(width, WIDE)
     pixel = tl.arange(0, TALL * WIDE)
@@ -123,7 +123,9 @@ def adjoint_pixels(
         below = x * tl.load(entry + 3) + y * tl.load(entry + 4) + tl.load(entry + 5)
         seen = above / below
         square = seen * seen
-        middle = seen * (linear + square * (cubic + square * (quintic + square * septic)))
+        middle = (
+            tl.load(entry + 7) * seen * (linear + square * (cubic + square * (quintic + square * septic)))
+        )
         lowest = tl.ceil(middle + (bins - 1) * 0.5 - tl.load(entry + 6))
         count = tl.load(counts + view)
         # Limits, because a pixel far beside the fan may be seen at infinity.

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from operators import Detector, ImageGrid, ParallelBeam, RayTransform
+from operators import Detector, FanBeam, ImageGrid, ParallelBeam, RayTransform
 from operators.ct.geometry import Geometry
 from tests.operators.ct.conftest import Project
 from tests.operators.ct.interpreted import Recorder, compiled
@@ -25,6 +25,7 @@ needs_triton = pytest.mark.skipif(
     reason="Triton is published for Linux on x86-64, where these tests always run",
 )
 SCAN = ParallelBeam.uniform(3, Detector(5, 1.0)), ImageGrid((4, 4))
+GRID = ImageGrid((9, 10))
 CASES = {
     "odd": (ParallelBeam.uniform(7, Detector(13, 1.0)), ImageGrid((9, 7))),
     "even": (ParallelBeam.uniform(6, Detector(12, 1.0), start=0.1), ImageGrid((8, 10))),
@@ -35,6 +36,32 @@ CASES = {
     "one view": (ParallelBeam([0.3], Detector(9, 1.0)), ImageGrid((5, 6))),
     "axes and ties": (ParallelBeam(np.arange(-4, 5) * math.pi / 4, Detector(11, 1.0)), ImageGrid((8, 8))),
     "one pixel": (ParallelBeam.uniform(3, Detector(3, 0.7)), ImageGrid((1, 1))),
+    "fan": (FanBeam.circular(5, source_to_axis=30, source_to_detector=50, detector=Detector(13, 1.7)), GRID),
+    "fan shifted": (
+        FanBeam.circular(
+            4,
+            source_to_axis=20,
+            source_to_detector=40,
+            detector=Detector(20, 1.4, offset=2.3),
+            start=0.7,
+            tilt=0.1,
+        ),
+        ImageGrid((8, 7), (0.8, 1.1), (1.0, -2.0)),
+    ),
+    "fan near": (
+        FanBeam.circular(6, source_to_axis=8.5, source_to_detector=12, detector=Detector(50, 0.6)),
+        GRID,
+    ),
+    "fan curved": (
+        FanBeam.circular(
+            5, source_to_axis=12, source_to_detector=25, detector=Detector(26, 1.0, offset=0.3, curved=True)
+        ),
+        GRID,
+    ),
+    "fan one pixel": (
+        FanBeam.circular(1, source_to_axis=3, source_to_detector=5, detector=Detector(3, 0.7, curved=True)),
+        ImageGrid((1, 1)),
+    ),
     "one row": (ParallelBeam.uniform(4, Detector(9, 0.7)), ImageGrid((1, 6))),
 }
 each_case = pytest.mark.parametrize(("geometry", "grid"), CASES.values(), ids=CASES)
@@ -70,6 +97,7 @@ def test_pair_is_that_of_the_cpu(project: Project, geometry: Geometry, grid: Ima
 @pytest.mark.parametrize("batch", [3, 17])
 def test_batches_are_those_of_the_cpu(project: Project, batch: int) -> None:
     compare(project, *CASES["shifted"], batch)
+    compare(project, *CASES["fan"], batch)
 
 
 @needs_triton
@@ -78,7 +106,7 @@ def test_blocks_of_pixels_and_rays_meet(project: Project) -> None:
 
 
 @needs_triton
-@pytest.mark.parametrize("case", ["even", "rectangles", "coarse bins", "axes and ties", "one row"])
+@pytest.mark.parametrize("case", ["rectangles", "axes and ties", "one row", "fan near", "fan curved"])
 def test_adjoint_is_the_transpose_to_the_last_bit(project: Project, case: str) -> None:
     geometry, grid = CASES[case]
     pixels, rays = math.prod(grid.shape), math.prod(geometry.sinogram_shape)
