@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from operators.ct.geometry import Geometry, ImageGrid
+from operators.ct.geometry import Geometry, ImageGrid, require_sources_outside
 from operators.linear import LinearOperator
 
 # Engine, then kind of geometry: the module and the class that computes it.
@@ -103,6 +103,7 @@ class RayTransform(LinearOperator):
                 f"{type(geometry).__name__}, found {grid.describe()}"
             )
         _check_sources(geometry, grid)
+        require_sources_outside(geometry, grid)
         if projector != "auto" and projector not in _ENGINES:
             known = ", ".join(["auto", *_ENGINES])
             raise ValueError(f"RayTransform projector: expected one of {known}, found {projector!r}")

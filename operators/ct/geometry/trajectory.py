@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol, Self, runtime_checkable
 
+import numpy as np
 from numpy.typing import NDArray
 
 from operators.ct.geometry.checks import Float64Array
 from operators.ct.geometry.detector import Detector
+from operators.ct.geometry.grid import ImageGrid
 
 
 @runtime_checkable
@@ -54,3 +56,27 @@ class Geometry(Protocol):
     def describe(self) -> str:
         """Return one line for a person."""
         ...
+
+
+@runtime_checkable
+class Diverging(Protocol):
+    """A geometry whose rays come from a source."""
+
+    @property
+    def sources(self) -> Float64Array:
+        """Source of each view in mm, shape (views, dimensions)."""
+        ...
+
+
+def require_sources_outside(geometry: Geometry, grid: ImageGrid) -> None:
+    """Raise ValueError where a source lies inside the image, whose line integrals would then mean nothing."""
+    if not isinstance(geometry, Diverging):
+        return
+    ends = np.reshape(grid.extent, (-1, 2))
+    inside = np.flatnonzero(((geometry.sources > ends[:, 0]) & (geometry.sources < ends[:, 1])).all(axis=1))
+    if inside.size:
+        place = ", ".join(f"{value:g}" for value in geometry.sources[inside[0]])
+        raise ValueError(
+            f"{type(geometry).__name__}: expected sources outside the image, found the source of view "
+            f"{inside[0]} at ({place}) mm, inside {grid.describe()}"
+        )
