@@ -21,7 +21,13 @@ SIBLINGS = ("ctflow.io.formats", "operators.ct.projectors", "ctflow.solvers")
 # What siblings share, each in a file of its own.
 SHARED = {
     "ctflow.solvers": {"solver"},
-    "operators.ct.projectors": {"arctangent", "joseph_kernels", "lanes", "triton_kernels"},
+    "operators.ct.projectors": {
+        "arctangent",
+        "joseph_kernels",
+        "lanes",
+        "triton_kernels",
+        "triton_volume_kernels",
+    },
     "ctflow.io.formats": set(),
 }
 MODULES = {

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,6 +24,9 @@ _ENGINES = {
     "triton": {
         "ParallelBeam": ("joseph_triton", "JosephTritonProjector"),
         "FanBeam": ("joseph_triton", "JosephTritonProjector"),
+        "ParallelBeam3D": ("joseph_triton_volume", "JosephTritonVolumeProjector"),
+        "ConeBeam": ("joseph_triton_volume", "JosephTritonVolumeProjector"),
+        "HelicalConeBeam": ("joseph_triton_volume", "JosephTritonVolumeProjector"),
     },
 }
 
@@ -48,21 +50,6 @@ def _engine(name: str, geometry: Geometry, grid: ImageGrid) -> Projector:
         raise ValueError(f'projector "{name}" cannot compute a {kind}; these can: {able}')
     module, projector = _ENGINES[name][kind]
     return getattr(import_module(f"operators.ct.projectors.{module}"), projector)(geometry, grid)
-
-
-def _check_sources(geometry: Geometry, grid: ImageGrid) -> None:
-    """Refuse a source inside the image: its rays would be measured on both sides of it."""
-    sources = geometry.sources()
-    if sources is None:
-        return
-    low, high = np.array(grid.extent).reshape(-1, 2).T
-    inside = np.flatnonzero(((sources > low) & (sources < high)).all(axis=1))
-    if inside.size:
-        at = ", ".join(f"{value:.6g}" for value in sources[inside[0]])
-        raise ValueError(
-            f"RayTransform grid: expected a source outside the image, found one at ({at}) mm of view "
-            f"{inside[0]} within {grid.describe()}"
-        )
 
 
 class RayTransform(LinearOperator):
@@ -102,7 +89,6 @@ class RayTransform(LinearOperator):
                 f"RayTransform grid: expected {geometry.dimensions} dimensions for a "
                 f"{type(geometry).__name__}, found {grid.describe()}"
             )
-        _check_sources(geometry, grid)
         require_sources_outside(geometry, grid)
         if projector != "auto" and projector not in _ENGINES:
             known = ", ".join(["auto", *_ENGINES])

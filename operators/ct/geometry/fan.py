@@ -178,8 +178,9 @@ class FanBeam:
         """Return each view as ASTRA's six ``fanflat_vec`` numbers, shape (views, 6), in mm."""
         return self.vectors_per_view.copy()
 
+    @property
     def sources(self) -> Float64Array:
-        """Return where the source is in each view, shape (views, 2) in mm."""
+        """Source of each view in mm, shape (views, 2)."""
         return self.vectors_per_view[:, 0:2]
 
     def rays(self) -> tuple[Float64Array, Float64Array]:

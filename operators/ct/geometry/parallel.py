@@ -90,10 +90,6 @@ class ParallelBeam:
         shift, pitch = self.detector.offset, self.detector.pitch
         return np.stack((sine, -cosine, shift * cosine, shift * sine, pitch * cosine, pitch * sine), axis=1)
 
-    def sources(self) -> None:
-        """Return None: the rays are parallel."""
-        return
-
     def rays(self) -> tuple[Float64Array, Float64Array]:
         """Return a point of every ray in mm and its unit direction, each (views, bins, 2)."""
         vectors = self.vectors()[:, None, :]

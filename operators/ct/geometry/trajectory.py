@@ -41,10 +41,6 @@ class Geometry(Protocol):
         """Return each view as the numbers of ASTRA's vector geometry of this kind."""
         ...
 
-    def sources(self) -> Float64Array | None:
-        """Return where the source is in each view, (views, dimensions) in mm; None for parallel rays."""
-        ...
-
     def subset(self, views: slice | Sequence[int] | NDArray[Any]) -> Self:
         """Return the same scan with only some views, given as a slice, indices or a boolean mask."""
         ...
