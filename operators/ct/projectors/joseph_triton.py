@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -15,6 +16,7 @@ from operators.ct.geometry import FanBeam, Float64Array, ImageGrid, ParallelBeam
 from operators.ct.projectors.arctangent import arctangent
 
 _LANES = 16  # images that are worked on at once: 64 bytes a pixel
+_MOST = (1 << 31) - 1  # what 32 bits can count
 _FAR = 1 << 28  # a ray whose column in row 0 is farther away misses any image
 _TIE = 1 - 1e-7  # a tie, to single precision, goes as it does in ASTRA
 
@@ -184,7 +186,7 @@ class JosephTritonProjector:
         starts, slopes, lengths, *_ = self._on_device(images)
         sinograms = images.new_empty(images.shape[0], *self.geometry.sinogram_shape)
         (height, width), rays = self.grid.shape, starts.numel()
-        for part in _groups(images):
+        for part in self._groups(images):
             group = images[part].detach()
             lanes = _lanes(group)
             packed = images.new_empty(2, height * width, lanes)
@@ -205,7 +207,7 @@ class JosephTritonProjector:
         tables = self._on_device(sinograms)
         images = sinograms.new_empty(sinograms.shape[0], *self.grid.shape)
         (height, width), (views, bins) = self.grid.shape, self.geometry.sinogram_shape
-        for part in _groups(sinograms):
+        for part in self._groups(sinograms):
             group = sinograms[part].detach()
             lanes = _lanes(group)
             packed = sinograms.new_zeros(views * bins, lanes)
@@ -250,10 +252,13 @@ class JosephTritonProjector:
             )
         return self._tables[batch.device]
 
-
-def _groups(batch: Tensor) -> list[slice]:
-    """Cut a batch into groups that are worked on at once."""
-    return [slice(begin, begin + _LANES) for begin in range(0, batch.shape[0], _LANES)]
+    def _groups(self, batch: Tensor) -> list[slice]:
+        """Cut a batch into groups that are worked on at once, and whose numbers 32 bits can count."""
+        largest = max(2 * math.prod(self.grid.shape), math.prod(self.geometry.sinogram_shape))
+        lanes = _LANES
+        while lanes > 1 and lanes * largest > _MOST:
+            lanes //= 2
+        return [slice(begin, begin + lanes) for begin in range(0, batch.shape[0], lanes)]
 
 
 def _lanes(group: Tensor) -> int:
