@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "astra", "odl", "diffusers", "matplotlib", "skimage", "numba", "h5py", "pydantic")
+HEAVY = ("torch", "astra", "odl", "diffusers", "matplotlib", "skimage", "numba", "h5py", "pydantic", "triton")
 
 
 def loaded_after(statement: str) -> set[str]:

@@ -21,7 +21,17 @@ SIBLINGS = ("ctflow.io.formats", "operators.ct.projectors", "ctflow.solvers")
 # What siblings share, each in a file of its own.
 SHARED = {
     "ctflow.solvers": {"solver"},
-    "operators.ct.projectors": {"batches", "joseph_kernels", "lanes", "lines", "threads"},
+    "operators.ct.projectors": {
+        "arctangent",
+        "batches",
+        "joseph_kernels",
+        "joseph_volume_kernels",
+        "lanes",
+        "lines",
+        "threads",
+        "triton_kernels",
+        "triton_volume_kernels",
+    },
     "ctflow.io.formats": set(),
 }
 MODULES = {

@@ -24,6 +24,13 @@ _ENGINES = {
     },
     "astra": {"ParallelBeam": ("astra_engine", "AstraProjector")},
     "odl": {"ParallelBeam": ("odl_engine", "OdlProjector")},
+    "triton": {
+        "ParallelBeam": ("joseph_triton", "JosephTritonProjector"),
+        "FanBeam": ("joseph_triton", "JosephTritonProjector"),
+        "ParallelBeam3D": ("joseph_triton_volume", "JosephTritonVolumeProjector"),
+        "ConeBeam": ("joseph_triton_volume", "JosephTritonVolumeProjector"),
+        "HelicalConeBeam": ("joseph_triton_volume", "JosephTritonVolumeProjector"),
+    },
 }
 
 
@@ -61,11 +68,11 @@ class RayTransform(LinearOperator):
         Trajectory and detector; see there for the orientation.
     grid : ImageGrid
         The pixels, or the voxels of a 3-D scan.
-    projector : {"auto", "joseph", "astra", "odl"}
+    projector : {"auto", "joseph", "astra", "odl", "triton"}
         "joseph": our own, CPU, float32 and float64. "astra": the ASTRA toolbox, CPU or CUDA, float32. "odl":
-        ODL's `astra_cpu`, float32. "auto": "joseph" for tensors on the CPU and "astra" for those on CUDA,
-        where the adjoint is therefore approximate (ASTRA's backprojector is not the transpose of its
-        projector).
+        ODL's `astra_cpu`, float32. "triton": the weights and the exact transpose of "joseph" on CUDA,
+        float32. "auto": "joseph" for tensors on the CPU and "astra" for those on CUDA, where the adjoint is
+        therefore approximate (ASTRA's backprojector is not the transpose of its projector).
 
     Raises
     ------

@@ -170,6 +170,6 @@ def test_vectors_that_make_no_sense_are_refused() -> None:
 
 
 def test_a_source_inside_the_image_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"expected sources outside the image, found the source of view 0"):
+    with pytest.raises(ValueError, match="expected sources outside the image, found the source of view 0"):
         RayTransform(circular(), ImageGrid((140, 140)))
     assert RayTransform(circular(), ImageGrid((80, 80))).domain_shape == (80, 80)
