@@ -14,7 +14,6 @@ from ctflow.flows.prior import FlowPrior
 from ctflow.problem import InverseProblem
 from ctflow.representation import Representation
 from ctflow.solvers import Flower, Step
-from ctflow.solvers.flower import unit_posterior_variance
 from operators.linear import Identity, Matrix
 from operators.noise import ComplexGaussianNoise, GaussianNoise
 from tests.operators.examples import random
@@ -96,16 +95,6 @@ def test_the_recursion_itself_ends_where_theory_says() -> None:
 
 def test_one_step_of_the_mean_variant_is_the_posterior_mean_for_every_start() -> None:
     assert torch.allclose(run(EYE, particles=5, steps=1), posterior(EYE)[0].expand(5, SIZE))
-
-
-@pytest.mark.parametrize(
-    "path", [AffinePath.cosine(), AffinePath.variance_preserving(), AffinePath.variance_exploding()]
-)
-def test_strength_of_other_paths_is_the_posterior_variance_of_a_unit_prior(path: AffinePath) -> None:
-    like = torch.zeros((), dtype=torch.float64)
-    for t in (0.0, 0.3, 0.8):
-        alpha, beta = path.alpha(torch.tensor(t).double()), path.beta(torch.tensor(t).double())
-        assert torch.allclose(unit_posterior_variance(path, t, like), 1 / (1 + (alpha / beta) ** 2))
 
 
 def test_samples_of_the_cosine_path_are_posterior_too() -> None:
