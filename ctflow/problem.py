@@ -129,6 +129,10 @@ class InverseProblem:
             x = x / size.clamp_min(torch.finfo(weights.dtype).tiny)
         return size.reshape(self.batch_shape)
 
+    def per_sample(self, values: Tensor) -> Tensor:
+        """Values of shape (*batch,) shaped to broadcast against the unknown."""
+        return values.reshape(values.shape + (1,) * len(self.operator.domain_shape))
+
     def negative_log_likelihood(self, x: Tensor) -> Tensor:
         """-log p(y | x) up to a constant, shape (*batch,)."""
         terms = self.noise.negative_log_likelihood(self.prediction(x), self.measurement)

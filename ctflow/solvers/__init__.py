@@ -8,12 +8,25 @@ from typing import Any
 from ctflow.solvers.direct import FBP
 from ctflow.solvers.flower import Flower
 from ctflow.solvers.least_squares import CGLS, SIRT
+from ctflow.solvers.pnpflow import PnPFlow
 from ctflow.solvers.solver import Callback, Solver, Step, configure, nearest, solver_name
 from ctflow.solvers.total_variation import TV
 
-SOLVERS: dict[str, type] = {solver_name(solver): solver for solver in (FBP, CGLS, SIRT, TV, Flower)}
+SOLVERS: dict[str, type] = {solver_name(solver): solver for solver in (FBP, CGLS, SIRT, TV, Flower, PnPFlow)}
 
-__all__ = ["CGLS", "FBP", "SIRT", "SOLVERS", "TV", "Callback", "Flower", "Solver", "Step", "make_solver"]
+__all__ = [
+    "CGLS",
+    "FBP",
+    "SIRT",
+    "SOLVERS",
+    "TV",
+    "Callback",
+    "Flower",
+    "PnPFlow",
+    "Solver",
+    "Step",
+    "make_solver",
+]
 
 
 def make_solver(name: str, settings: Mapping[str, Any] | None = None) -> Solver:
