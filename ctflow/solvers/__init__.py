@@ -8,15 +8,19 @@ from typing import Any
 from ctflow.solvers.direct import FBP
 from ctflow.solvers.flower import Flower
 from ctflow.solvers.least_squares import CGLS, SIRT
+from ctflow.solvers.otode import OTODE
 from ctflow.solvers.pnpflow import PnPFlow
 from ctflow.solvers.solver import Callback, Solver, Step, configure, nearest, solver_name
 from ctflow.solvers.total_variation import TV
 
-SOLVERS: dict[str, type] = {solver_name(solver): solver for solver in (FBP, CGLS, SIRT, TV, Flower, PnPFlow)}
+SOLVERS: dict[str, type] = {
+    solver_name(solver): solver for solver in (FBP, CGLS, SIRT, TV, Flower, PnPFlow, OTODE)
+}
 
 __all__ = [
     "CGLS",
     "FBP",
+    "OTODE",
     "SIRT",
     "SOLVERS",
     "TV",
