@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ctflow.solvers.direct import FBP
+from ctflow.solvers.flowdps import FlowDPS
 from ctflow.solvers.flower import Flower
 from ctflow.solvers.least_squares import CGLS, SIRT
 from ctflow.solvers.otode import OTODE
@@ -14,7 +15,7 @@ from ctflow.solvers.solver import Callback, Solver, Step, configure, nearest, so
 from ctflow.solvers.total_variation import TV
 
 SOLVERS: dict[str, type] = {
-    solver_name(solver): solver for solver in (FBP, CGLS, SIRT, TV, Flower, PnPFlow, OTODE)
+    solver_name(solver): solver for solver in (FBP, CGLS, SIRT, TV, Flower, PnPFlow, OTODE, FlowDPS)
 }
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "SOLVERS",
     "TV",
     "Callback",
+    "FlowDPS",
     "Flower",
     "PnPFlow",
     "Solver",

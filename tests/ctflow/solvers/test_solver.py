@@ -10,7 +10,20 @@ import torch
 
 from ctflow.flows.analytic import GaussianFlow
 from ctflow.problem import InverseProblem
-from ctflow.solvers import CGLS, FBP, OTODE, SIRT, SOLVERS, TV, Flower, PnPFlow, Solver, Step, make_solver
+from ctflow.solvers import (
+    CGLS,
+    FBP,
+    OTODE,
+    SIRT,
+    SOLVERS,
+    TV,
+    FlowDPS,
+    Flower,
+    PnPFlow,
+    Solver,
+    Step,
+    make_solver,
+)
 from operators.ct.geometry import Detector, ImageGrid, ParallelBeam
 from operators.ct.ray_transform import RayTransform
 from operators.noise import GaussianNoise, PoissonTransmission
@@ -22,6 +35,7 @@ QUICK: dict[str, dict] = {
     "tv": {"iterations": 30},
     "flower": {"steps": 3},
     "ot-ode": {"steps": 4},
+    "flow-dps": {"steps": 4},
     "pnp-flow": {"steps": 3, "draws": 2},
 }
 
@@ -41,7 +55,7 @@ def prior(dtype: torch.dtype = torch.float32) -> GaussianFlow:
 
 def test_the_registry() -> None:
     classical = {"fbp": FBP, "cgls": CGLS, "sirt": SIRT, "tv": TV}
-    flows = {"flower": Flower, "ot-ode": OTODE, "pnp-flow": PnPFlow}
+    flows = {"flower": Flower, "ot-ode": OTODE, "flow-dps": FlowDPS, "pnp-flow": PnPFlow}
     assert classical | flows == SOLVERS
 
 
