@@ -100,15 +100,23 @@ class InverseProblem:
         """`data_fit` of a residual and weights that are at hand, shape (*batch,)."""
         dims = tuple(range(-len(self.operator.range_shape), 0))
         energy = (weights * residual.abs().square()).sum(dims)
+        return torch.sqrt(energy / self._components(weights))
+
+    def _components(self, weights: Tensor) -> Tensor:
+        """How many real numbers of a measurement say something, shape (*batch,)."""
+        dims = tuple(range(-len(self.operator.range_shape), 0))
         # A complex entry counts twice: its weight is that of one real component.
-        components = 2 if residual.is_complex() else 1
-        counted = components * (weights > 0).expand(residual.shape).sum(dims).clamp_min(1)
-        return torch.sqrt(energy / counted)
+        components = 2 if self.measurement.is_complex() else 1
+        return components * (weights > 0).expand(self.measurement.shape).sum(dims).clamp_min(1)
 
     def weighted_energy(self, residual: Tensor) -> Tensor:
         """|residual|_W^2 / 2, shape (*batch,): the negative log-likelihood's quadratic model."""
         dims = tuple(range(-len(self.operator.range_shape), 0))
         return (self.precision() * residual.abs().square()).sum(dims) / 2
+
+    def fit_of_energy(self, energy: Tensor) -> Tensor:
+        """`data_fit` of a residual whose `weighted_energy` is at hand, shape (*batch,)."""
+        return torch.sqrt(2 * energy / self._components(self.precision()))
 
     def curvature(self) -> Tensor:
         """Largest eigenvalue of A^H W A, to about a percent and from below, shape (*batch,).

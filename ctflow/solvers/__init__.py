@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ctflow.solvers.dflow import DFlow
 from ctflow.solvers.direct import FBP
 from ctflow.solvers.flowdps import FlowDPS
 from ctflow.solvers.flower import Flower
@@ -15,7 +16,7 @@ from ctflow.solvers.solver import Callback, Solver, Step, configure, nearest, so
 from ctflow.solvers.total_variation import TV
 
 SOLVERS: dict[str, type] = {
-    solver_name(solver): solver for solver in (FBP, CGLS, SIRT, TV, Flower, PnPFlow, OTODE, FlowDPS)
+    solver_name(solver): solver for solver in (FBP, CGLS, SIRT, TV, Flower, PnPFlow, OTODE, FlowDPS, DFlow)
 }
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "SOLVERS",
     "TV",
     "Callback",
+    "DFlow",
     "FlowDPS",
     "Flower",
     "PnPFlow",

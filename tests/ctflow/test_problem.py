@@ -234,6 +234,13 @@ def test_weighted_energy_is_what_the_proximal_minimises(noise: NoiseModel) -> No
     assert float(slope.abs().max()) < 1e-8 * float(scale.abs().max())
 
 
+@each_noise
+def test_data_fit_from_the_energy(noise: NoiseModel) -> None:
+    posed = problem(noise)
+    residual = posed.residual(point(posed))
+    assert torch.allclose(posed.fit_of_energy(posed.weighted_energy(residual)), posed.data_fit(point(posed)))
+
+
 def test_moves_between_devices() -> None:
     moved = problem(NOISES[1]).to("meta")
     assert (

@@ -17,6 +17,7 @@ from ctflow.solvers import (
     SIRT,
     SOLVERS,
     TV,
+    DFlow,
     FlowDPS,
     Flower,
     PnPFlow,
@@ -36,6 +37,7 @@ QUICK: dict[str, dict] = {
     "flower": {"steps": 3},
     "ot-ode": {"steps": 4},
     "flow-dps": {"steps": 4},
+    "d-flow": {"iterations": 4, "inversion_steps": 4},
     "pnp-flow": {"steps": 3, "draws": 2},
 }
 
@@ -55,7 +57,7 @@ def prior(dtype: torch.dtype = torch.float32) -> GaussianFlow:
 
 def test_the_registry() -> None:
     classical = {"fbp": FBP, "cgls": CGLS, "sirt": SIRT, "tv": TV}
-    flows = {"flower": Flower, "ot-ode": OTODE, "flow-dps": FlowDPS, "pnp-flow": PnPFlow}
+    flows = {"flower": Flower, "ot-ode": OTODE, "flow-dps": FlowDPS, "d-flow": DFlow, "pnp-flow": PnPFlow}
     assert classical | flows == SOLVERS
 
 
