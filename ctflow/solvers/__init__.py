@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ctflow.solvers.dds import DDS
 from ctflow.solvers.dflow import DFlow
+from ctflow.solvers.diffpir import DiffPIR
 from ctflow.solvers.direct import FBP
+from ctflow.solvers.dps import DPS
 from ctflow.solvers.flowdps import FlowDPS
 from ctflow.solvers.flower import Flower
 from ctflow.solvers.least_squares import CGLS, SIRT
@@ -16,11 +19,14 @@ from ctflow.solvers.solver import Callback, Solver, Step, configure, nearest, so
 from ctflow.solvers.total_variation import TV
 
 SOLVERS: dict[str, type] = {
-    solver_name(solver): solver for solver in (FBP, CGLS, SIRT, TV, Flower, PnPFlow, OTODE, FlowDPS, DFlow)
+    solver_name(solver): solver
+    for solver in (FBP, CGLS, SIRT, TV, Flower, PnPFlow, OTODE, FlowDPS, DFlow, DPS, DiffPIR, DDS)
 }
 
 __all__ = [
     "CGLS",
+    "DDS",
+    "DPS",
     "FBP",
     "OTODE",
     "SIRT",
@@ -28,6 +34,7 @@ __all__ = [
     "TV",
     "Callback",
     "DFlow",
+    "DiffPIR",
     "FlowDPS",
     "Flower",
     "PnPFlow",

@@ -12,12 +12,15 @@ from ctflow.flows.analytic import GaussianFlow
 from ctflow.problem import InverseProblem
 from ctflow.solvers import (
     CGLS,
+    DDS,
+    DPS,
     FBP,
     OTODE,
     SIRT,
     SOLVERS,
     TV,
     DFlow,
+    DiffPIR,
     FlowDPS,
     Flower,
     PnPFlow,
@@ -38,6 +41,9 @@ QUICK: dict[str, dict] = {
     "ot-ode": {"steps": 4},
     "flow-dps": {"steps": 4},
     "d-flow": {"iterations": 4, "inversion_steps": 4},
+    "dps": {"steps": 4},
+    "diffpir": {"steps": 4},
+    "dds": {"steps": 4},
     "pnp-flow": {"steps": 3, "draws": 2},
 }
 
@@ -57,7 +63,16 @@ def prior(dtype: torch.dtype = torch.float32) -> GaussianFlow:
 
 def test_the_registry() -> None:
     classical = {"fbp": FBP, "cgls": CGLS, "sirt": SIRT, "tv": TV}
-    flows = {"flower": Flower, "ot-ode": OTODE, "flow-dps": FlowDPS, "d-flow": DFlow, "pnp-flow": PnPFlow}
+    flows = {
+        "flower": Flower,
+        "ot-ode": OTODE,
+        "flow-dps": FlowDPS,
+        "d-flow": DFlow,
+        "dps": DPS,
+        "diffpir": DiffPIR,
+        "dds": DDS,
+        "pnp-flow": PnPFlow,
+    }
     assert classical | flows == SOLVERS
 
 
