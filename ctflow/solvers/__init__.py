@@ -12,6 +12,8 @@ from ctflow.solvers.direct import FBP
 from ctflow.solvers.dps import DPS
 from ctflow.solvers.flowdps import FlowDPS
 from ctflow.solvers.flower import Flower
+from ctflow.solvers.fmct import FMCT
+from ctflow.solvers.ictm import ICTM
 from ctflow.solvers.least_squares import CGLS, SIRT
 from ctflow.solvers.otode import OTODE
 from ctflow.solvers.pnpflow import PnPFlow
@@ -20,7 +22,7 @@ from ctflow.solvers.total_variation import TV
 
 SOLVERS: dict[str, type] = {
     solver_name(solver): solver
-    for solver in (FBP, CGLS, SIRT, TV, Flower, PnPFlow, OTODE, FlowDPS, DFlow, DPS, DiffPIR, DDS)
+    for solver in (FBP, CGLS, SIRT, TV, Flower, PnPFlow, OTODE, FlowDPS, DFlow, DPS, DiffPIR, DDS, ICTM, FMCT)
 }
 
 __all__ = [
@@ -28,6 +30,8 @@ __all__ = [
     "DDS",
     "DPS",
     "FBP",
+    "FMCT",
+    "ICTM",
     "OTODE",
     "SIRT",
     "SOLVERS",

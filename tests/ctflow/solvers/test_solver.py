@@ -15,6 +15,8 @@ from ctflow.solvers import (
     DDS,
     DPS,
     FBP,
+    FMCT,
+    ICTM,
     OTODE,
     SIRT,
     SOLVERS,
@@ -44,6 +46,8 @@ QUICK: dict[str, dict] = {
     "dps": {"steps": 4},
     "diffpir": {"steps": 4},
     "dds": {"steps": 4},
+    "ictm": {"steps": 4},
+    "fmct": {"steps": 4, "reuse": True},
     "pnp-flow": {"steps": 3, "draws": 2},
 }
 
@@ -71,6 +75,8 @@ def test_the_registry() -> None:
         "dps": DPS,
         "diffpir": DiffPIR,
         "dds": DDS,
+        "ictm": ICTM,
+        "fmct": FMCT,
         "pnp-flow": PnPFlow,
     }
     assert classical | flows == SOLVERS
