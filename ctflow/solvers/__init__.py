@@ -13,6 +13,7 @@ from ctflow.solvers.dps import DPS
 from ctflow.solvers.flowdps import FlowDPS
 from ctflow.solvers.flower import Flower
 from ctflow.solvers.fmct import FMCT
+from ctflow.solvers.fmplug import FMPlug
 from ctflow.solvers.ictm import ICTM
 from ctflow.solvers.least_squares import CGLS, SIRT
 from ctflow.solvers.otode import OTODE
@@ -22,7 +23,23 @@ from ctflow.solvers.total_variation import TV
 
 SOLVERS: dict[str, type] = {
     solver_name(solver): solver
-    for solver in (FBP, CGLS, SIRT, TV, Flower, PnPFlow, OTODE, FlowDPS, DFlow, DPS, DiffPIR, DDS, ICTM, FMCT)
+    for solver in (
+        FBP,
+        CGLS,
+        SIRT,
+        TV,
+        Flower,
+        PnPFlow,
+        OTODE,
+        FlowDPS,
+        DFlow,
+        DPS,
+        DiffPIR,
+        DDS,
+        ICTM,
+        FMCT,
+        FMPlug,
+    )
 }
 
 __all__ = [
@@ -39,6 +56,7 @@ __all__ = [
     "Callback",
     "DFlow",
     "DiffPIR",
+    "FMPlug",
     "FlowDPS",
     "Flower",
     "PnPFlow",

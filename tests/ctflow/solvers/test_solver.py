@@ -25,6 +25,7 @@ from ctflow.solvers import (
     DiffPIR,
     FlowDPS,
     Flower,
+    FMPlug,
     PnPFlow,
     Solver,
     Step,
@@ -48,6 +49,7 @@ QUICK: dict[str, dict] = {
     "dds": {"steps": 4},
     "ictm": {"steps": 4},
     "fmct": {"steps": 4, "reuse": True},
+    "fm-plug": {"iterations": 3},
     "pnp-flow": {"steps": 3, "draws": 2},
 }
 
@@ -77,6 +79,7 @@ def test_the_registry() -> None:
         "dds": DDS,
         "ictm": ICTM,
         "fmct": FMCT,
+        "fm-plug": FMPlug,
         "pnp-flow": PnPFlow,
     }
     assert classical | flows == SOLVERS
