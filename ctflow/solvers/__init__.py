@@ -16,6 +16,7 @@ from ctflow.solvers.fmct import FMCT
 from ctflow.solvers.fmplug import FMPlug
 from ctflow.solvers.ictm import ICTM
 from ctflow.solvers.least_squares import CGLS, SIRT
+from ctflow.solvers.msflow import MSFlow
 from ctflow.solvers.otode import OTODE
 from ctflow.solvers.pnpflow import PnPFlow
 from ctflow.solvers.solver import Callback, Solver, Step, configure, nearest, solver_name
@@ -39,6 +40,7 @@ SOLVERS: dict[str, type] = {
         ICTM,
         FMCT,
         FMPlug,
+        MSFlow,
     )
 }
 
@@ -59,6 +61,7 @@ __all__ = [
     "FMPlug",
     "FlowDPS",
     "Flower",
+    "MSFlow",
     "PnPFlow",
     "Solver",
     "Step",

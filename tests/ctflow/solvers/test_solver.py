@@ -26,6 +26,7 @@ from ctflow.solvers import (
     FlowDPS,
     Flower,
     FMPlug,
+    MSFlow,
     PnPFlow,
     Solver,
     Step,
@@ -50,6 +51,7 @@ QUICK: dict[str, dict] = {
     "ictm": {"steps": 4},
     "fmct": {"steps": 4, "reuse": True},
     "fm-plug": {"iterations": 3},
+    "ms-flow": {"segments": 4, "sweeps": 3},
     "pnp-flow": {"steps": 3, "draws": 2},
 }
 
@@ -80,6 +82,7 @@ def test_the_registry() -> None:
         "ictm": ICTM,
         "fmct": FMCT,
         "fm-plug": FMPlug,
+        "ms-flow": MSFlow,
         "pnp-flow": PnPFlow,
     }
     assert classical | flows == SOLVERS
