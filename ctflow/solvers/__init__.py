@@ -8,6 +8,7 @@ from typing import Any
 from ctflow.solvers.dds import DDS
 from ctflow.solvers.dflow import DFlow
 from ctflow.solvers.diffpir import DiffPIR
+from ctflow.solvers.dip import DeepImagePrior
 from ctflow.solvers.direct import FBP
 from ctflow.solvers.dps import DPS
 from ctflow.solvers.flowdps import FlowDPS
@@ -41,6 +42,7 @@ SOLVERS: dict[str, type] = {
         FMCT,
         FMPlug,
         MSFlow,
+        DeepImagePrior,
     )
 }
 
@@ -57,6 +59,7 @@ __all__ = [
     "TV",
     "Callback",
     "DFlow",
+    "DeepImagePrior",
     "DiffPIR",
     "FMPlug",
     "FlowDPS",

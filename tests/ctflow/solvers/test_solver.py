@@ -21,6 +21,7 @@ from ctflow.solvers import (
     SIRT,
     SOLVERS,
     TV,
+    DeepImagePrior,
     DFlow,
     DiffPIR,
     FlowDPS,
@@ -52,6 +53,7 @@ QUICK: dict[str, dict] = {
     "fmct": {"steps": 4, "reuse": True},
     "fm-plug": {"iterations": 3},
     "ms-flow": {"segments": 4, "sweeps": 3},
+    "deep-image-prior": {"iterations": 3, "channels": 4, "levels": 2, "input_channels": 2},
     "pnp-flow": {"steps": 3, "draws": 2},
 }
 
@@ -83,6 +85,7 @@ def test_the_registry() -> None:
         "fmct": FMCT,
         "fm-plug": FMPlug,
         "ms-flow": MSFlow,
+        "deep-image-prior": DeepImagePrior,
         "pnp-flow": PnPFlow,
     }
     assert classical | flows == SOLVERS
