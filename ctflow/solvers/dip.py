@@ -16,6 +16,7 @@ from ctflow.problem import InverseProblem
 from ctflow.reconstruction import Reconstruction
 from ctflow.solvers.early_stopping import RunningVariance
 from ctflow.solvers.solver import Callback, Recorder, must_be, need_generator
+from operators.meter import measure
 from operators.noise import Generators, standard_normal
 
 
@@ -100,7 +101,8 @@ class DeepImagePrior:
             for _ in range(self.iterations):
                 nudge = self.input_noise * _noise(network.input.shape, problem, generator)
                 with torch.enable_grad():
-                    output = network(network.input + nudge)
+                    with measure("network"):
+                        output = network(network.input + nudge)
                     energy = problem.weighted_energy(problem.residual(image(output)))
                     gradients = torch.autograd.grad(energy.sum(), network.weights)
                 for weight, gradient in zip(network.weights, gradients, strict=True):

@@ -116,6 +116,6 @@ class FMCT:
                 share, _, _, _ = path.at(following, x) if self.on_path else (1.0, 0, 0, 0)
                 x = x + width * velocity + share * (near.x - clean)
                 if record.step(partial(representation.decode, near.x), near.data_fit):
-                    x = near.x
                     break
-            return record.finish(representation.decode(x), details={"network_calls": calls})
+            # Without clipping the last state is the last solve.
+            return record.finish(representation.decode(near.x), details={"network_calls": calls})

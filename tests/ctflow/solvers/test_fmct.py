@@ -65,8 +65,8 @@ def test_the_last_state_is_the_last_solve() -> None:
 def test_clipping_bounds_the_estimates_before_the_solve() -> None:
     solver = FMCT(1, damping=1e6, clip=0.1)
     result = solver(problem(1), GaussianFlow(MEAN, EYE), generator=torch.Generator().manual_seed(1))
-    # One step from t = 0: the prior's mean is the clean estimate, and the state goes there unclipped.
-    assert torch.allclose(result.image[0], MEAN, atol=1e-3)
+    # One step from t = 0: the prior's mean, clipped, is the clean estimate, and hardly moves.
+    assert torch.allclose(result.image[0], MEAN.clamp(-0.1, 0.1), atol=1e-3)
     assert torch.allclose(result.history[0], problem(1).data_fit(MEAN.clamp(-0.1, 0.1)[None]))
 
 
