@@ -133,12 +133,13 @@ class FlowDPS:
                 near = problem.proximal(
                     clean, strength, max_iterations=self.max_iterations, rtol=self.tolerance
                 )
-                consistent, fit = near.x, near.data_fit
+                consistent, fit, iterations = near.x, near.data_fit, near.iterations
             else:
                 consistent, fit = self._descend(problem, clean, curvature)
+                iterations = None
             if self.blend:
                 consistent = t * clean + (1 - t) * consistent
-            if record.step(partial(representation.decode, consistent), fit):
+            if record.step(partial(representation.decode, consistent), fit, iterations):
                 break
             if following < 1:
                 eta = following if self.renoise is None else self.renoise

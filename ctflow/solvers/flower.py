@@ -79,10 +79,9 @@ class Flower:
         ) as record:
             posed = problem.on(representation)
             runs: list[Tensor] = []
-            iterations: list[Tensor] = []
             while len(runs) < self.samples and not record.stopped:
-                runs.append(self._run(posed, prior, generator, record, representation, iterations))
-            return record.finish_runs(runs, details={"proximal_iterations": torch.stack(iterations)})
+                runs.append(self._run(posed, prior, generator, record, representation))
+            return record.finish_runs(runs)
 
     def _run(
         self,
@@ -91,7 +90,6 @@ class Flower:
         generator: Generators,
         record: Recorder,
         representation: Representation,
-        iterations: list[Tensor],
     ) -> Tensor:
         x = white_noise(problem, generator)
         for k in range(self.steps):
@@ -106,8 +104,8 @@ class Flower:
                 refined = problem.proximal(
                     destination, strength, max_iterations=self.max_iterations, rtol=self.tolerance
                 )
-            iterations.append(refined.iterations)
-            if record.step(partial(representation.decode, refined.x), refined.data_fit):
+            estimate = partial(representation.decode, refined.x)
+            if record.step(estimate, refined.data_fit, refined.iterations):
                 break
             if k + 1 < self.steps:
                 x = prior.path.interpolate(white_noise(problem, generator), refined.x, (k + 1) / self.steps)

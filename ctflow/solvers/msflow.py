@@ -19,8 +19,8 @@ from ctflow.solvers.quasi_newton import lbfgs
 from ctflow.solvers.solver import Callback, Recorder, must_be, need_generator, need_prior, white_noise
 from operators.noise import Generators
 
-# All states, the data fit of the last one, and the largest defect.
-Iterate = tuple[Tensor, Tensor, Tensor]
+# All states, the data fit of the last one, the largest defect, and the iterations of the proximal.
+Iterate = tuple[Tensor, Tensor, Tensor, Tensor | None]
 
 
 @dataclass(frozen=True)
@@ -148,10 +148,10 @@ class MSFlow:
                     self.penalty * self.growth**stage,
                     min(self.every, self.sweeps - stage * self.every),
                 )
-                for moved, fit, defect in minimise(posed, prior, states, penalty, count):
+                for moved, fit, defect, iterations in minimise(posed, prior, states, penalty, count):
                     states = torch.where(posed.per_sample(active), moved, states)
                     defects.append(defect)
-                    if record.step(partial(representation.decode, states[-1]), fit):
+                    if record.step(partial(representation.decode, states[-1]), fit, iterations):
                         break
                 active = active & (defects[-1] > self.tolerance)
                 if record.stopped or not bool(active.any()):
@@ -212,7 +212,7 @@ class MSFlow:
                 moves.append((row + penalty * moves[-1]) / pivot)
             defect = _largest(states[1:] - carried, event_dims)
             states = states + self.relaxation * torch.stack(moves[::-1])
-            yield states, near.data_fit, defect
+            yield states, near.data_fit, defect, near.iterations
 
     def _descend(
         self, problem: InverseProblem, prior: FlowPrior, states: Tensor, penalty: float, count: int
@@ -235,7 +235,7 @@ class MSFlow:
         for iterate in search:
             states = iterate.x.movedim(batch_dims, 0)
             defect = _largest(states[1:] - self._carried(prior, states), event_dims)
-            yield states, problem.data_fit(states[-1]), defect
+            yield states, problem.data_fit(states[-1]), defect, None
 
 
 def _largest(misses: Tensor, event_dims: int) -> Tensor:

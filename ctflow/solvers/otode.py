@@ -123,10 +123,10 @@ class OTODE:
                 velocity = prior.velocity(point, t)
                 destination = prior.path.destination(point, velocity, t)
             transposed = _transposed(destination, point, retain=self.covariance == "network")
-            seen, fit = self._likelihood(problem, prior.path, destination.detach(), transposed, t)
+            seen, fit, iterations = self._likelihood(problem, prior.path, destination.detach(), transposed, t)
             guidance = self._factor(prior.path, t, x) * transposed(seen)
             x = x + width * (velocity.detach() + guidance)
-            stopped = record.step(partial(representation.decode, destination.detach()), fit)
+            stopped = record.step(partial(representation.decode, destination.detach()), fit, iterations)
             if stopped:
                 return representation.decode(destination.detach())
         return representation.decode(x)
@@ -138,15 +138,15 @@ class OTODE:
         destination: Tensor,
         transposed: Callable[[Tensor], Tensor],
         t: float,
-    ) -> tuple[Tensor, Tensor]:
-        """A^T (A V A^T + C)^-1 (y - A destination), and the data fit of the destination."""
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """A^T (A V A^T + C)^-1 (y - A destination); the destination's data fit; iterations of the solve."""
         if self.covariance == "unit":
             variance = path.unit_posterior_variance(t, destination)
             near = problem.proximal(
                 destination, variance, max_iterations=self.max_iterations, rtol=self.tolerance
             )
             # By the push-through identity, A^T (V A A^T + C)^-1 r is the proximal's correction over V.
-            return (near.x - destination) / variance, near.data_fit
+            return (near.x - destination) / variance, near.data_fit, near.iterations
         alpha, beta, _, _ = path.at(t, destination)
         operator, weights = problem.operator, problem.precision()
         roots, residual = weights.sqrt(), problem.residual(destination)
@@ -163,7 +163,8 @@ class OTODE:
             max_iterations=self.max_iterations,
             rtol=self.tolerance,
         )
-        return operator.adjoint(roots * solution.x), problem.weighted_rms(residual, weights)
+        fit = problem.weighted_rms(residual, weights)
+        return operator.adjoint(roots * solution.x), fit, solution.iterations
 
     def _factor(self, path: AffinePath, t: float, like: Tensor) -> Tensor:
         alpha, beta, alpha_dot, beta_dot = path.at(t, like)

@@ -73,6 +73,7 @@ class Recorder:
         self._prior, self._representation = prior, representation
         self._seed = _seed_of(generator)
         self._history: list[Tensor] = []
+        self._iterations: list[Tensor] = []
         self._stack = ExitStack()
         self._done = 0
         self.stopped = False
@@ -85,22 +86,33 @@ class Recorder:
     def __exit__(self, *exception: object) -> None:
         self._stack.close()
 
-    def step(self, estimate: Tensor | Callable[[], Tensor], data_fit: Tensor | None = None) -> bool:
+    def step(
+        self,
+        estimate: Tensor | Callable[[], Tensor],
+        data_fit: Tensor | None = None,
+        iterations: Tensor | None = None,
+    ) -> bool:
         """Record one step; True when the callback asks to stop.
 
         `estimate`, in image units, may be a function, which is then called only if somebody looks.
+        `iterations` are those of a proximal in the step, and end up in `details["proximal_iterations"]`.
         """
         self._done += 1
         if data_fit is not None:
             self._history.append(data_fit.detach())
+        if iterations is not None:
+            self._iterations.append(iterations)
         if self._callback is None:
             return False
         image = estimate() if callable(estimate) else estimate
         self.stopped = bool(self._callback(Step(self._done, self._total, image.detach())))
         return self.stopped
 
-    def finish(self, image: Tensor, **results: Any) -> Reconstruction:
+    def finish(
+        self, image: Tensor, *, details: Mapping[str, Any] | None = None, **results: Any
+    ) -> Reconstruction:
         """The reconstruction, with all that was recorded."""
+        inner = {"proximal_iterations": torch.stack(self._iterations)} if self._iterations else {}
         seconds = {"total": time.perf_counter() - self._start, **self._meter.seconds}
         representation = self._representation
         return Reconstruction(
@@ -112,6 +124,7 @@ class Recorder:
             seed=self._seed,
             seconds=seconds,
             evaluations=dict(self._meter.counts),
+            details={**inner, **(details or {})},
             **results,
         )
 

@@ -116,6 +116,7 @@ def test_samples_and_counts() -> None:
     assert result.samples.shape == (3, 2, 4, 4)
     assert torch.allclose(result.image, result.samples.mean(0))
     assert result.evaluations["network"] == 15
+    assert result.details["proximal_iterations"].shape == (15, 2)
 
 
 def test_errors() -> None:

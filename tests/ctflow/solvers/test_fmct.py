@@ -80,6 +80,7 @@ def test_reuse_saves_network_calls_for_each_sample_by_itself() -> None:
     plain, saving = run(slice(4)), run(slice(4), reuse=True)
     calls = saving.details["network_calls"]
     assert torch.equal(plain.details["network_calls"], torch.full((4,), 20))
+    assert plain.details["proximal_iterations"].shape == (20, 4)
     assert bool((calls < 20).all())
     assert bool((calls >= 2 + 18 // 11).all())
     for i in range(4):
