@@ -144,10 +144,8 @@ class MSFlow:
             active = torch.ones(posed.batch_shape, dtype=torch.bool, device=states.device)
             defects = [torch.zeros(posed.batch_shape, dtype=states.dtype, device=states.device)]
             for stage in range(-(-self.sweeps // self.every)):
-                penalty, count = (
-                    self.penalty * self.growth**stage,
-                    min(self.every, self.sweeps - stage * self.every),
-                )
+                penalty = self.penalty * self.growth**stage
+                count = min(self.every, self.sweeps - stage * self.every)
                 for moved, fit, defect, iterations in minimise(posed, prior, states, penalty, count):
                     states = torch.where(posed.per_sample(active), moved, states)
                     defects.append(defect)
