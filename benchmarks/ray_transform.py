@@ -8,15 +8,14 @@ its arrays linked, so its time per image is that of a batch of one.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from benchmarks.resident import peak, reset_peak
 from operators import Detector, ImageGrid, ParallelBeam, RayTransform
 
 REFERENCE = "astra"
@@ -62,29 +61,9 @@ class Row:
 
     def measure_memory(self) -> None:
         """Note the peak of resident memory during a call, beyond the input and the output."""
-        before = _reset_peak()
+        before = reset_peak()
         result = self.call(self.argument)
-        self.extra_bytes = _peak() - before - result.numel() * result.element_size()
-
-
-def _reset_peak() -> float:
-    """Set the peak of resident memory to what is in use, and return it in bytes; nan where Linux is not."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return float("nan")
-    # Freed memory that the allocator kept would hide what a call takes.
-    ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")
-    return _peak()
-
-
-def _peak() -> float:
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return float("nan")
-    lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
-    return 1024.0 * float(lines["VmHWM"].split()[0])
+        self.extra_bytes = peak() - before - result.numel() * result.element_size()
 
 
 def rows(case: Case, engines: list[str], batches: list[int]) -> list[Row]:

@@ -101,7 +101,9 @@ def info(
 def reconstruct(
     files: Files = None,
     output: Output = None,
-    solver: Annotated[str | None, typer.Option(help="fbp, cgls, sirt, tv or flower (default).")] = None,
+    solver: Annotated[
+        str | None, typer.Option(help="flower (default), fbp, tv, ...; see ctflow.solvers.")
+    ] = None,
     prior: Annotated[
         str | None, typer.Option(help="A bundled prior's name, such as ct-small, or a path.")
     ] = None,

@@ -100,10 +100,46 @@ class InverseProblem:
         """`data_fit` of a residual and weights that are at hand, shape (*batch,)."""
         dims = tuple(range(-len(self.operator.range_shape), 0))
         energy = (weights * residual.abs().square()).sum(dims)
+        return torch.sqrt(energy / self._components(weights))
+
+    def _components(self, weights: Tensor) -> Tensor:
+        """How many real numbers of a measurement say something, shape (*batch,)."""
+        dims = tuple(range(-len(self.operator.range_shape), 0))
         # A complex entry counts twice: its weight is that of one real component.
-        components = 2 if residual.is_complex() else 1
-        counted = components * (weights > 0).expand(residual.shape).sum(dims).clamp_min(1)
-        return torch.sqrt(energy / counted)
+        components = 2 if self.measurement.is_complex() else 1
+        return components * (weights > 0).expand(self.measurement.shape).sum(dims).clamp_min(1)
+
+    def weighted_energy(self, residual: Tensor) -> Tensor:
+        """|residual|_W^2 / 2, shape (*batch,): the negative log-likelihood's quadratic model."""
+        dims = tuple(range(-len(self.operator.range_shape), 0))
+        return (self.precision() * residual.abs().square()).sum(dims) / 2
+
+    def fit_of_energy(self, energy: Tensor) -> Tensor:
+        """`data_fit` of a residual whose `weighted_energy` is at hand, shape (*batch,)."""
+        return torch.sqrt(2 * energy / self._components(self.precision()))
+
+    def curvature(self) -> Tensor:
+        """Largest eigenvalue of A^H W A, to about a percent and from below, shape (*batch,).
+
+        The Lipschitz constant of the quadratic model's gradient; |A|^2 / std^2 for white noise. Dividing
+        the model's energy by it makes an operator of unit norm and a noise of unit precision of any.
+        """
+        weights = self.precision()
+        if weights.numel() == 1:
+            return (self.operator.norm(1e-2) ** 2 * weights.reshape(())).expand(self.batch_shape)
+        generator = torch.Generator().manual_seed(0)
+        x = torch.randn(self.operator.domain_shape, generator=generator, dtype=self.image_dtype)
+        x = x.to(self.measurement.device).expand(self.image_shape)
+        dims = tuple(range(-len(self.operator.domain_shape), 0))
+        for _ in range(30):
+            x = self.operator.adjoint(weights * self.operator(x))
+            size = torch.linalg.vector_norm(x, dim=dims, keepdim=True)
+            x = x / size.clamp_min(torch.finfo(weights.dtype).tiny)
+        return size.reshape(self.batch_shape)
+
+    def per_sample(self, values: Tensor) -> Tensor:
+        """Values of shape (*batch,) shaped to broadcast against the unknown."""
+        return values.reshape(values.shape + (1,) * len(self.operator.domain_shape))
 
     def negative_log_likelihood(self, x: Tensor) -> Tensor:
         """-log p(y | x) up to a constant, shape (*batch,)."""

@@ -20,7 +20,7 @@ LAYERS = (
 SIBLINGS = ("ctflow.io.formats", "operators.ct.projectors", "ctflow.solvers")
 # What siblings share, each in a file of its own.
 SHARED = {
-    "ctflow.solvers": {"solver"},
+    "ctflow.solvers": {"early_stopping", "gaussian_shell", "quasi_newton", "solver"},
     "operators.ct.projectors": {
         "arctangent",
         "batches",

@@ -162,5 +162,5 @@ def _flattened(
     flat = x.reshape(math.prod(batch), -1) if batch else x.reshape(1, -1)
     time = torch.as_tensor(t, dtype=x.dtype, device=x.device)
     if time.ndim and len(batch) > 1:
-        time = time.reshape(-1, *(1,) * (len(batch) - 1)).expand(batch).flatten()
+        time = time.reshape(time.shape + (1,) * (len(batch) - time.ndim)).expand(batch).flatten()
     return flat, *path.at(time, flat)

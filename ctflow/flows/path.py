@@ -23,8 +23,8 @@ class AffinePath:
     score = grad log p_t, any one determines the others (Lipman et al., Flow matching guide and code,
     arXiv 2412.06264, section 4).
 
-    Times are numbers or tensors of shape (batch,), matched with the first axis of x. Use the
-    constructors `linear`, `cosine`, `variance_preserving` and `variance_exploding`.
+    Times are numbers or tensors of the shape of x's leading axes, one or more of them, (batch,) say. Use
+    the constructors `linear`, `cosine`, `variance_preserving` and `variance_exploding`.
 
     Attributes
     ----------
@@ -185,6 +185,11 @@ class AffinePath:
         _, beta, _, _ = self.at(t, x)
         return self.velocity_from_source(x, -beta * score, t)
 
+    def unit_posterior_variance(self, t: Time, x: Tensor) -> Tensor:
+        """Variance of x1 given x_t under a prior of unit variance, beta^2 / (alpha^2 + beta^2)."""
+        alpha, beta, _, _ = self.at(t, x)
+        return beta.square() / (alpha.square() + beta.square())
+
     def to_dict(self) -> dict[str, Any]:
         """Name and settings, as plain data."""
         return {"name": self.name, **self.settings}
@@ -193,8 +198,9 @@ class AffinePath:
 def _time_for(t: Time, x: Tensor) -> Tensor:
     real = x.dtype.to_real()
     time = torch.as_tensor(t, dtype=real, device=x.device)
-    if time.ndim > 1 or (time.ndim == 1 and time.shape[0] not in (1, x.shape[0])):
-        raise ValueError(f"time: expected a number or shape ({x.shape[0]},), found {tuple(time.shape)}")
+    leading = tuple(x.shape[: max(time.ndim, 1)])
+    if time.ndim and tuple(time.shape) not in ((1,), leading):
+        raise ValueError(f"time: expected a number or shape {leading}, found {tuple(time.shape)}")
     return time
 
 

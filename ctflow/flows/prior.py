@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint as recomputed
 
 from ctflow.flows.path import AffinePath, Time
 from ctflow.representation import Representation
@@ -59,12 +60,15 @@ class FlowPrior(torch.nn.Module):
         self.predicts, self.multiple, self.name = predicts, multiple, name
 
     def velocity(self, x: Tensor, t: Time) -> Tensor:
-        """E[dx_t/dt | x_t = x], the shape of x: (batch, channels, height, width) for a network."""
+        """E[dx_t/dt | x_t = x], the shape of x: (*batch, channels, height, width) for a network."""
         if self.network is None:
             raise ValueError(f"{type(self).__name__}: expected a network or a velocity of its own")
         if self.representation.channels and x.ndim != 4:
             # No leading axis, or several: the network knows one.
-            return self.velocity(x.reshape(-1, *x.shape[-3:]), t).reshape(x.shape)
+            batch = x.shape[:-3]
+            time = torch.as_tensor(t, dtype=x.dtype, device=x.device)
+            time = time.reshape(time.shape + (1,) * (len(batch) - time.ndim)).expand(batch).flatten()
+            return self.velocity(x.reshape(-1, *x.shape[-3:]), time).reshape(x.shape)
         time = torch.as_tensor(t, dtype=x.dtype, device=x.device).expand(x.shape[0])
         with measure("network"):
             padded, crop = _padded(x, self.multiple)
@@ -100,11 +104,20 @@ class FlowPrior(torch.nn.Module):
         return self.path.score(x, self.velocity(x, t), t)
 
     def integrate(
-        self, x: Tensor, start: float = 0.0, stop: float = 1.0, steps: int = 50, method: Method = "euler"
+        self,
+        x: Tensor,
+        start: Time = 0.0,
+        stop: Time = 1.0,
+        steps: int = 50,
+        method: Method = "euler",
+        *,
+        checkpoint: bool = False,
     ) -> Tensor:
         """Follow the flow from time `start` to `stop` in equal steps; backwards where stop < start.
 
-        Euler takes one network call a step, midpoint and heun two, rk4 four. Differentiable.
+        Euler takes one network call a step, midpoint and heun two, rk4 four. Differentiable, also by
+        `start` and `stop`, which may differ between samples. With `checkpoint`, a derivative keeps only
+        the states between the steps and evaluates the network again, for the memory of a single step.
         """
         if steps < 1:
             raise ValueError(f"steps: expected at least 1, found {steps}")
@@ -113,7 +126,13 @@ class FlowPrior(torch.nn.Module):
             raise ValueError(f"method: expected one of {', '.join(_STEPS)}, found {method!r}")
         width = (stop - start) / steps
         for k in range(steps):
-            x = step(self.velocity, x, start + k * width, width)
+            now = (self.velocity, x, start + k * width, width)
+            # A prior draws nothing, so that no generator's state needs to be kept.
+            x = (
+                recomputed(step, *now, use_reentrant=False, preserve_rng_state=False)
+                if checkpoint
+                else step(*now)
+            )
         return x
 
     @torch.no_grad()
@@ -132,28 +151,36 @@ class FlowPrior(torch.nn.Module):
         return self.integrate(noise, steps=steps, method=method)
 
 
-Velocity = Callable[[Tensor, float], Tensor]
+Velocity = Callable[[Tensor, Time], Tensor]
 
 
-def _euler(velocity: Velocity, x: Tensor, t: float, width: float) -> Tensor:
-    return x + width * velocity(x, t)
+def _euler(velocity: Velocity, x: Tensor, t: Time, width: Time) -> Tensor:
+    return _moved(x, width, velocity(x, t))
 
 
-def _midpoint(velocity: Velocity, x: Tensor, t: float, width: float) -> Tensor:
-    return x + width * velocity(x + width / 2 * velocity(x, t), t + width / 2)
+def _midpoint(velocity: Velocity, x: Tensor, t: Time, width: Time) -> Tensor:
+    half = width / 2
+    return _moved(x, width, velocity(_moved(x, half, velocity(x, t)), t + half))
 
 
-def _heun(velocity: Velocity, x: Tensor, t: float, width: float) -> Tensor:
+def _heun(velocity: Velocity, x: Tensor, t: Time, width: Time) -> Tensor:
     first = velocity(x, t)
-    return x + width / 2 * (first + velocity(x + width * first, t + width))
+    return _moved(x, width / 2, first + velocity(_moved(x, width, first), t + width))
 
 
-def _rk4(velocity: Velocity, x: Tensor, t: float, width: float) -> Tensor:
+def _rk4(velocity: Velocity, x: Tensor, t: Time, width: Time) -> Tensor:
+    half = width / 2
     k1 = velocity(x, t)
-    k2 = velocity(x + width / 2 * k1, t + width / 2)
-    k3 = velocity(x + width / 2 * k2, t + width / 2)
-    k4 = velocity(x + width * k3, t + width)
-    return x + width / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
+    k2 = velocity(_moved(x, half, k1), t + half)
+    k3 = velocity(_moved(x, half, k2), t + half)
+    k4 = velocity(_moved(x, width, k3), t + width)
+    return _moved(x, width / 6, k1 + 2 * k2 + 2 * k3 + k4)
+
+
+def _moved(x: Tensor, width: Time, velocity: Tensor) -> Tensor:
+    if isinstance(width, Tensor):
+        width = width.reshape(width.shape + (1,) * (x.ndim - width.ndim))
+    return x + width * velocity
 
 
 _STEPS = {"euler": _euler, "midpoint": _midpoint, "heun": _heun, "rk4": _rk4}

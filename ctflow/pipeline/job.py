@@ -154,7 +154,7 @@ def load_job(config: Path | None, values: Mapping[str, Any]) -> Job:
 
 def needs_prior(solver: str) -> bool:
     """Whether the solver of that name works with a prior."""
-    return solver not in ("fbp", "cgls", "sirt", "tv")
+    return solver not in ("fbp", "cgls", "sirt", "tv", "deep-image-prior")
 
 
 def parse_slices(text: str) -> slice:

@@ -5,15 +5,71 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ctflow.solvers.dds import DDS
+from ctflow.solvers.dflow import DFlow
+from ctflow.solvers.diffpir import DiffPIR
+from ctflow.solvers.dip import DeepImagePrior
 from ctflow.solvers.direct import FBP
+from ctflow.solvers.dps import DPS
+from ctflow.solvers.flowdps import FlowDPS
 from ctflow.solvers.flower import Flower
+from ctflow.solvers.fmct import FMCT
+from ctflow.solvers.fmplug import FMPlug
+from ctflow.solvers.ictm import ICTM
 from ctflow.solvers.least_squares import CGLS, SIRT
+from ctflow.solvers.msflow import MSFlow
+from ctflow.solvers.otode import OTODE
+from ctflow.solvers.pnpflow import PnPFlow
 from ctflow.solvers.solver import Callback, Solver, Step, configure, nearest, solver_name
 from ctflow.solvers.total_variation import TV
 
-SOLVERS: dict[str, type] = {solver_name(solver): solver for solver in (FBP, CGLS, SIRT, TV, Flower)}
+SOLVERS: dict[str, type] = {
+    solver_name(solver): solver
+    for solver in (
+        FBP,
+        CGLS,
+        SIRT,
+        TV,
+        Flower,
+        PnPFlow,
+        OTODE,
+        FlowDPS,
+        DFlow,
+        DPS,
+        DiffPIR,
+        DDS,
+        ICTM,
+        FMCT,
+        FMPlug,
+        MSFlow,
+        DeepImagePrior,
+    )
+}
 
-__all__ = ["CGLS", "FBP", "SIRT", "SOLVERS", "TV", "Callback", "Flower", "Solver", "Step", "make_solver"]
+__all__ = [
+    "CGLS",
+    "DDS",
+    "DPS",
+    "FBP",
+    "FMCT",
+    "ICTM",
+    "OTODE",
+    "SIRT",
+    "SOLVERS",
+    "TV",
+    "Callback",
+    "DFlow",
+    "DeepImagePrior",
+    "DiffPIR",
+    "FMPlug",
+    "FlowDPS",
+    "Flower",
+    "MSFlow",
+    "PnPFlow",
+    "Solver",
+    "Step",
+    "make_solver",
+]
 
 
 def make_solver(name: str, settings: Mapping[str, Any] | None = None) -> Solver:

@@ -8,13 +8,12 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ctflow.flows.path import AffinePath
 from ctflow.flows.prior import FlowPrior
 from ctflow.problem import InverseProblem
 from ctflow.reconstruction import Reconstruction
 from ctflow.representation import Representation
-from ctflow.solvers.solver import Callback, Recorder, must_be, need_generator, need_prior
-from operators.noise import Generators, standard_normal
+from ctflow.solvers.solver import Callback, Recorder, must_be, need_generator, need_prior, white_noise
+from operators.noise import Generators
 
 
 @dataclass(frozen=True)
@@ -80,14 +79,9 @@ class Flower:
         ) as record:
             posed = problem.on(representation)
             runs: list[Tensor] = []
-            iterations: list[Tensor] = []
             while len(runs) < self.samples and not record.stopped:
-                runs.append(self._run(posed, prior, generator, record, representation, iterations))
-            details = {"proximal_iterations": torch.stack(iterations)}
-            if self.samples == 1:
-                return record.finish(runs[0], details=details)
-            samples = torch.stack(runs)
-            return record.finish(samples.mean(0), samples=samples, std=samples.std(0), details=details)
+                runs.append(self._run(posed, prior, generator, record, representation))
+            return record.finish_runs(runs)
 
     def _run(
         self,
@@ -96,17 +90,12 @@ class Flower:
         generator: Generators,
         record: Recorder,
         representation: Representation,
-        iterations: list[Tensor],
     ) -> Tensor:
-        def noise() -> Tensor:
-            y = problem.measurement
-            return standard_normal(problem.image_shape, generator, dtype=y.dtype.to_real(), device=y.device)
-
-        x = noise()
+        x = white_noise(problem, generator)
         for k in range(self.steps):
             t = k / self.steps
             destination = prior.destination(x, t)
-            strength = unit_posterior_variance(prior.path, t, x)
+            strength = prior.path.unit_posterior_variance(t, x)
             if self.sample:
                 refined = problem.proximal_sample(
                     destination, strength, generator, max_iterations=self.max_iterations, rtol=self.tolerance
@@ -115,15 +104,9 @@ class Flower:
                 refined = problem.proximal(
                     destination, strength, max_iterations=self.max_iterations, rtol=self.tolerance
                 )
-            iterations.append(refined.iterations)
-            if record.step(partial(representation.decode, refined.x), refined.data_fit):
+            estimate = partial(representation.decode, refined.x)
+            if record.step(estimate, refined.data_fit, refined.iterations):
                 break
             if k + 1 < self.steps:
-                x = prior.path.interpolate(noise(), refined.x, (k + 1) / self.steps)
+                x = prior.path.interpolate(white_noise(problem, generator), refined.x, (k + 1) / self.steps)
         return representation.decode(refined.x)
-
-
-def unit_posterior_variance(path: AffinePath, t: float, like: Tensor) -> Tensor:
-    """nu_t^2: the variance of x_1 given x_t under a prior of unit variance, beta^2 / (alpha^2 + beta^2)."""
-    alpha, beta, _, _ = path.at(t, like)
-    return beta.square() / (alpha.square() + beta.square())

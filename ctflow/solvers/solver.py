@@ -6,7 +6,7 @@ import dataclasses
 import time
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -20,7 +20,7 @@ from ctflow.problem import InverseProblem
 from ctflow.reconstruction import Reconstruction
 from ctflow.representation import Representation
 from operators.meter import metered
-from operators.noise import Generators
+from operators.noise import Generators, standard_normal
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,7 @@ class Recorder:
         self._prior, self._representation = prior, representation
         self._seed = _seed_of(generator)
         self._history: list[Tensor] = []
+        self._iterations: list[Tensor] = []
         self._stack = ExitStack()
         self._done = 0
         self.stopped = False
@@ -85,35 +86,69 @@ class Recorder:
     def __exit__(self, *exception: object) -> None:
         self._stack.close()
 
-    def step(self, estimate: Tensor | Callable[[], Tensor], data_fit: Tensor | None = None) -> bool:
+    def step(
+        self,
+        estimate: Tensor | Callable[[], Tensor],
+        data_fit: Tensor | None = None,
+        iterations: Tensor | None = None,
+    ) -> bool:
         """Record one step; True when the callback asks to stop.
 
         `estimate`, in image units, may be a function, which is then called only if somebody looks.
+        `iterations` are those of a proximal in the step, and end up in `details["proximal_iterations"]`.
         """
         self._done += 1
         if data_fit is not None:
             self._history.append(data_fit.detach())
+        if iterations is not None:
+            self._iterations.append(iterations)
         if self._callback is None:
             return False
         image = estimate() if callable(estimate) else estimate
         self.stopped = bool(self._callback(Step(self._done, self._total, image.detach())))
         return self.stopped
 
-    def finish(self, image: Tensor, **results: Any) -> Reconstruction:
+    def finish(
+        self, image: Tensor, *, details: Mapping[str, Any] | None = None, **results: Any
+    ) -> Reconstruction:
         """The reconstruction, with all that was recorded."""
+        inner = {"proximal_iterations": torch.stack(self._iterations)} if self._iterations else {}
         seconds = {"total": time.perf_counter() - self._start, **self._meter.seconds}
         representation = self._representation
         return Reconstruction(
             image=image.detach(),
             history=tuple(self._history),
-            solver={"name": solver_name(type(self._solver)), **dataclasses.asdict(self._solver)},
+            solver={"name": solver_name(type(self._solver)), **settings_of(self._solver)},
             prior=self._prior.name if self._prior is not None else None,
             representation=representation.to_dict() if representation is not None else None,
             seed=self._seed,
             seconds=seconds,
             evaluations=dict(self._meter.counts),
+            details={**inner, **(details or {})},
             **results,
         )
+
+    def finish_runs(self, runs: Sequence[Tensor], **results: Any) -> Reconstruction:
+        """The reconstruction of independent runs: the image of one; of several samples, mean and spread."""
+        if len(runs) == 1:
+            return self.finish(runs[0], **results)
+        samples = torch.stack(list(runs)).detach()
+        return self.finish(samples.mean(0), samples=samples, std=samples.std(0), **results)
+
+
+def settings_of(solver: Any) -> dict[str, Any]:
+    """Every setting of a solver as plain data; of a tensor its shape."""
+    values = {field.name: getattr(solver, field.name) for field in dataclasses.fields(solver)}
+    return {
+        key: f"tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else value
+        for key, value in values.items()
+    }
+
+
+def white_noise(problem: InverseProblem, generator: Generators) -> Tensor:
+    """Standard normal noise of the shape, precision and device of the problem's real unknown."""
+    y = problem.measurement
+    return standard_normal(problem.image_shape, generator, dtype=y.dtype.to_real(), device=y.device)
 
 
 def solver_name(solver: type) -> str:

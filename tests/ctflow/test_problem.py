@@ -205,6 +205,42 @@ def test_initial_image_and_identity_representation() -> None:
     assert torch.allclose(problem.initial(), problem.operator.approximate_inverse(problem.measurement - 0.3))
 
 
+@pytest.mark.parametrize("noise", [*NOISES, Masked(0.3)], ids=range(len(NOISES) + 1))
+@pytest.mark.parametrize("batch", [(), (3,)])
+def test_curvature_is_the_largest_eigenvalue_of_each_sample(
+    noise: NoiseModel, batch: tuple[int, ...]
+) -> None:
+    posed = problem(noise, batch)
+    found = posed.curvature()
+    assert found.shape == batch
+    matrix = posed.operator.matrix
+    weights = posed.precision().expand(posed.measurement.shape).reshape(-1, 6)
+    for weight, value in zip(weights, found.reshape(-1), strict=True):
+        exact = torch.linalg.eigvalsh(matrix.mH @ (weight[:, None] * matrix))[-1]
+        assert 0.98 * exact <= value <= exact * (1 + 1e-9)
+
+
+@each_noise
+def test_weighted_energy_is_what_the_proximal_minimises(noise: NoiseModel) -> None:
+    posed = problem(noise)
+    v, x = point(posed), point(posed, 5).requires_grad_()
+
+    def objective(x: Tensor) -> Tensor:
+        return posed.weighted_energy(posed.residual(x)) + (x - v).abs().square().sum(-1) / (2 * 0.7)
+
+    best = posed.proximal(v, 0.7, rtol=1e-12).x.requires_grad_()
+    (slope,) = torch.autograd.grad(objective(best).sum(), best)
+    (scale,) = torch.autograd.grad(objective(x).sum(), x)
+    assert float(slope.abs().max()) < 1e-8 * float(scale.abs().max())
+
+
+@each_noise
+def test_data_fit_from_the_energy(noise: NoiseModel) -> None:
+    posed = problem(noise)
+    residual = posed.residual(point(posed))
+    assert torch.allclose(posed.fit_of_energy(posed.weighted_energy(residual)), posed.data_fit(point(posed)))
+
+
 def test_moves_between_devices() -> None:
     moved = problem(NOISES[1]).to("meta")
     assert (

@@ -124,3 +124,20 @@ def test_variance_preserving_keeps_the_variance() -> None:
     path = AffinePath.variance_preserving()
     assert torch.allclose(path.alpha(t) ** 2 + path.beta(t) ** 2, torch.ones(11).double())
     assert float(path.alpha(t[0])) == pytest.approx(math.exp(-(19.9 / 2 + 0.1) / 2))
+
+
+@each_path
+def test_unit_posterior_variance_is_that_of_a_unit_prior(path: AffinePath) -> None:
+    like = torch.zeros((), dtype=torch.float64)
+    for t in (0.0, 0.3, 0.8):
+        snr = path.snr(torch.tensor(t, dtype=torch.float64))
+        assert torch.allclose(path.unit_posterior_variance(t, like), 1 / (1 + snr.square()))
+
+
+def test_times_of_several_leading_axes() -> None:
+    path, x = AffinePath.cosine(), random((2, 3, 4), torch.float64)
+    times = torch.linspace(0.1, 0.9, 6, dtype=torch.float64).reshape(2, 3)
+    whole = path.interpolate(x, 2 * x, times)
+    for i in range(2):
+        for j in range(3):
+            assert torch.equal(whole[i, j], path.interpolate(x[i, j], 2 * x[i, j], times[i, j]))

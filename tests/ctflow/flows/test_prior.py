@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ctflow.flows.analytic import GaussianFlow
 from ctflow.flows.path import AffinePath
-from ctflow.flows.prior import PREDICTIONS, FlowPrior
+from ctflow.flows.prior import PREDICTIONS, FlowPrior, Method
 from ctflow.representation import Representation
 from operators.meter import metered
 from tests.ctflow.flows.test_path import each_path
@@ -91,6 +91,41 @@ def test_sampling_is_reproducible_and_independent_of_the_batch() -> None:
     several = [torch.Generator().manual_seed(seed) for seed in (1, 2)]
     alone = prior.sample((1, 3), [torch.Generator().manual_seed(2)], steps=3)
     assert torch.allclose(prior.sample((2, 3), several, steps=3)[1], alone[0])
+
+
+@pytest.mark.parametrize("method", ["euler", "midpoint", "heun", "rk4"])
+def test_every_sample_may_start_at_its_own_time(method: Method) -> None:
+    prior = GaussianFlow(random((4,), torch.float64, 0), torch.full((4,), 0.3, dtype=torch.float64))
+    x, start = random((3, 4), torch.float64, 1), torch.tensor([0.0, 0.3, 0.8], dtype=torch.float64)
+    together = prior.integrate(x, start, steps=5, method=method)
+    for i in range(3):
+        alone = prior.integrate(x[i : i + 1], float(start[i]), steps=5, method=method)
+        assert torch.allclose(together[i], alone[0], rtol=1e-12)
+
+
+def test_a_time_for_each_of_several_leading_axes() -> None:
+    prior = FlowPrior(Local(), AffinePath.linear(), Representation(), multiple=8)
+    x, t = random((2, 3, 1, 8, 8), torch.float32, 0), torch.tensor([0.25, 0.5])
+    assert torch.equal(prior.velocity(x, t), 3 * x + t[:, None, None, None, None])
+
+
+def test_checkpointed_integration_has_the_same_derivatives_for_one_more_evaluation() -> None:
+    prior = GaussianFlow(random((4,), torch.float64, 0), torch.full((4,), 0.3, dtype=torch.float64))
+    found, counts = [], []
+    for checkpoint in (False, True):
+        x = random((2, 4), torch.float64, 1).requires_grad_()
+        start = torch.tensor([0.1, 0.4], dtype=torch.float64, requires_grad=True)
+        with metered() as meter:
+            end = prior.integrate(x, start, steps=3, method="heun", checkpoint=checkpoint)
+            found.append(torch.autograd.grad(end.square().sum(), (x, start)))
+        counts.append(meter.counts["network"])
+    assert counts == [6, 12]
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+    x = random((2, 4), torch.float64, 1)
+    step = torch.tensor([1e-6, 0.0], dtype=torch.float64)
+    ends = [prior.integrate(x, start.detach() + s * step, steps=3, method="heun") for s in (1, -1)]
+    slope = (ends[0].square().sum() - ends[1].square().sum()) / 2e-6
+    assert torch.allclose(found[0][1][0], slope, rtol=1e-6)
 
 
 def test_errors() -> None:

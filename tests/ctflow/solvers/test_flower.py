@@ -10,32 +10,28 @@ from torch import Tensor
 
 from ctflow.flows.analytic import GaussianFlow
 from ctflow.flows.path import AffinePath
-from ctflow.flows.prior import FlowPrior
 from ctflow.problem import InverseProblem
-from ctflow.representation import Representation
 from ctflow.solvers import Flower, Step
-from ctflow.solvers.flower import unit_posterior_variance
-from operators.linear import Identity, Matrix
+from operators.linear import Identity
 from operators.noise import ComplexGaussianNoise, GaussianNoise
+from tests.ctflow.solvers.exact import (
+    DATA,
+    EYE,
+    MATRIX,
+    MEAN,
+    PARTICLES,
+    SIZE,
+    SPREAD,
+    STD,
+    assert_law,
+    image_prior,
+    image_problem,
+    posterior,
+    problem,
+)
 from tests.operators.examples import random
 
-PARTICLES = 20000
 EXACT = {"max_iterations": 60, "tolerance": 1e-10}
-SIZE = 4
-MATRIX, STD = random((3, SIZE), torch.float64, 0), 0.4
-DATA = random((3,), torch.float64, 1)
-MEAN = random((SIZE,), torch.float64, 2)
-SPREAD = torch.tensor([4.0, 1.0, 0.25, 0.04], dtype=torch.float64)
-EYE = torch.eye(SIZE, dtype=torch.float64)
-
-
-def problem(batch: int) -> InverseProblem:
-    return InverseProblem(Matrix(MATRIX), DATA.expand(batch, 3), GaussianNoise(STD))
-
-
-def posterior(covariance: Tensor) -> tuple[Tensor, Tensor]:
-    gain = covariance @ MATRIX.mT @ torch.linalg.inv(MATRIX @ covariance @ MATRIX.mT + STD**2 * torch.eye(3))
-    return MEAN + gain @ (DATA - MATRIX @ MEAN), covariance - gain @ MATRIX @ covariance
 
 
 def law(covariance: Tensor, steps: int, sample: bool) -> tuple[Tensor, Tensor]:
@@ -53,14 +49,6 @@ def law(covariance: Tensor, steps: int, sample: bool) -> tuple[Tensor, Tensor]:
         if k + 1 < steps:
             mean, spread = (t + d) * mean, (t + d) ** 2 * spread + (1 - t - d) ** 2 * EYE
     return mean, spread
-
-
-def assert_law(samples: Tensor, mean: Tensor, covariance: Tensor) -> None:
-    """Within 4.5 standard errors, elementwise; a particle of no spread must be at the mean."""
-    count, variances = len(samples), covariance.diagonal()
-    assert bool(((samples.mean(0) - mean).abs() <= 4.5 * (variances / count).sqrt() + 1e-7).all())
-    error = ((variances[:, None] * variances + covariance.square()) / count).sqrt()
-    assert bool(((samples.mT.cov() - covariance).abs() <= 4.5 * error + 1e-7).all())
 
 
 def run(covariance: Tensor, particles: int = PARTICLES, **settings: Any) -> Tensor:
@@ -98,36 +86,11 @@ def test_one_step_of_the_mean_variant_is_the_posterior_mean_for_every_start() ->
     assert torch.allclose(run(EYE, particles=5, steps=1), posterior(EYE)[0].expand(5, SIZE))
 
 
-@pytest.mark.parametrize(
-    "path", [AffinePath.cosine(), AffinePath.variance_preserving(), AffinePath.variance_exploding()]
-)
-def test_strength_of_other_paths_is_the_posterior_variance_of_a_unit_prior(path: AffinePath) -> None:
-    like = torch.zeros((), dtype=torch.float64)
-    for t in (0.0, 0.3, 0.8):
-        alpha, beta = path.alpha(torch.tensor(t).double()), path.beta(torch.tensor(t).double())
-        assert torch.allclose(unit_posterior_variance(path, t, like), 1 / (1 + (alpha / beta) ** 2))
-
-
 def test_samples_of_the_cosine_path_are_posterior_too() -> None:
     prior = GaussianFlow(MEAN, EYE, AffinePath.cosine())
     solver = Flower(steps=8, sample=True, **EXACT)
     result = solver(problem(PARTICLES), prior, generator=torch.Generator().manual_seed(3))
     assert_law(result.image, *posterior(EYE))
-
-
-def image_prior(complex_images: bool = False) -> FlowPrior:
-    shape = (2 if complex_images else 1, 4, 4)
-    gaussian = GaussianFlow(torch.zeros(shape), torch.full(shape, 0.5))
-    representation = Representation(
-        0.02, 0.0 if complex_images else 0.02, complex_images, calibration="fixed"
-    )
-    return FlowPrior(gaussian.velocity, gaussian.path, representation, name="test")
-
-
-def image_problem(batch: tuple[int, ...] = (2,)) -> InverseProblem:
-    return InverseProblem(
-        Identity((4, 4)), 0.02 + 0.01 * random((*batch, 4, 4), torch.float32, 0), GaussianNoise(0.005)
-    )
 
 
 def test_physical_units_go_through_the_representation() -> None:

@@ -10,7 +10,29 @@ import torch
 
 from ctflow.flows.analytic import GaussianFlow
 from ctflow.problem import InverseProblem
-from ctflow.solvers import CGLS, FBP, SIRT, SOLVERS, TV, Flower, Solver, Step, make_solver
+from ctflow.solvers import (
+    CGLS,
+    DDS,
+    DPS,
+    FBP,
+    FMCT,
+    ICTM,
+    OTODE,
+    SIRT,
+    SOLVERS,
+    TV,
+    DeepImagePrior,
+    DFlow,
+    DiffPIR,
+    FlowDPS,
+    Flower,
+    FMPlug,
+    MSFlow,
+    PnPFlow,
+    Solver,
+    Step,
+    make_solver,
+)
 from operators.ct.geometry import Detector, ImageGrid, ParallelBeam
 from operators.ct.ray_transform import RayTransform
 from operators.noise import GaussianNoise, PoissonTransmission
@@ -21,6 +43,18 @@ QUICK: dict[str, dict] = {
     "sirt": {"iterations": 3},
     "tv": {"iterations": 30},
     "flower": {"steps": 3},
+    "ot-ode": {"steps": 4},
+    "flow-dps": {"steps": 4},
+    "d-flow": {"iterations": 4, "inversion_steps": 4},
+    "dps": {"steps": 4},
+    "diffpir": {"steps": 4},
+    "dds": {"steps": 4},
+    "ictm": {"steps": 4},
+    "fmct": {"steps": 4, "reuse": True},
+    "fm-plug": {"iterations": 3},
+    "ms-flow": {"segments": 4, "sweeps": 3},
+    "deep-image-prior": {"iterations": 3, "channels": 4, "levels": 2, "input_channels": 2},
+    "pnp-flow": {"steps": 3, "draws": 2},
 }
 
 
@@ -38,7 +72,23 @@ def prior(dtype: torch.dtype = torch.float32) -> GaussianFlow:
 
 
 def test_the_registry() -> None:
-    assert {"fbp": FBP, "cgls": CGLS, "sirt": SIRT, "tv": TV, "flower": Flower} == SOLVERS
+    classical = {"fbp": FBP, "cgls": CGLS, "sirt": SIRT, "tv": TV}
+    flows = {
+        "flower": Flower,
+        "ot-ode": OTODE,
+        "flow-dps": FlowDPS,
+        "d-flow": DFlow,
+        "dps": DPS,
+        "diffpir": DiffPIR,
+        "dds": DDS,
+        "ictm": ICTM,
+        "fmct": FMCT,
+        "fm-plug": FMPlug,
+        "ms-flow": MSFlow,
+        "deep-image-prior": DeepImagePrior,
+        "pnp-flow": PnPFlow,
+    }
+    assert classical | flows == SOLVERS
 
 
 @each_solver
@@ -76,6 +126,52 @@ def test_every_solver_keeps_batch_and_dtype_and_records_itself(
     assert all(fit.shape == batch for fit in result.history)
 
 
+def shadows() -> InverseProblem:
+    """Three scans of different objects, with a dose each."""
+    operator = RayTransform(ParallelBeam.uniform(12, Detector(13, 1.0)), ImageGrid((8, 9)))
+    images = 0.05 * torch.rand((3, 8, 9), generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    noise = PoissonTransmission(1e4)
+    return InverseProblem(operator, noise.sample(operator(images), torch.Generator().manual_seed(0)), noise)
+
+
+def generators(indices: list[int]) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(100 + i) for i in indices]
+
+
+@each_solver
+def test_a_sample_does_not_depend_on_its_batch(name: str) -> None:
+    together, exact = shadows(), prior(torch.float64)
+    solver = make_solver(name, QUICK.get(name))
+    whole = solver(together, exact, generator=generators([0, 1, 2]))
+    for i in range(3):
+        part = InverseProblem(together.operator, together.measurement[i : i + 1], together.noise)
+        alone = solver(part, exact, generator=generators([i]))
+        assert torch.allclose(alone.image[0], whole.image[i], rtol=1e-6, atol=1e-9)
+        for fit, fit_of_all in zip(alone.history, whole.history, strict=False):
+            assert torch.allclose(fit[0], fit_of_all[i], rtol=1e-6)
+
+
+@each_solver
+def test_same_seed_same_result(name: str) -> None:
+    solver, exact = make_solver(name, QUICK.get(name)), prior(torch.float64)
+    first, second = (solver(shadows(), exact, generator=generators([0, 1, 2])).image for _ in range(2))
+    assert torch.equal(first, second)
+
+
+@each_solver
+def test_a_callback_can_stop_every_solver(name: str) -> None:
+    solver = make_solver(name, QUICK.get(name))
+    seen: list[Step] = []
+
+    def stop(step: Step) -> bool:
+        seen.append(step)
+        return True
+
+    result = solver(shadows(), prior(torch.float64), generator=generators([0, 1, 2]), callback=stop)
+    assert len(seen) == 1
+    assert torch.isfinite(result.image).all()
+
+
 def test_settings_from_text() -> None:
     assert make_solver("flower", {"steps": "7", "sample": "yes", "tolerance": "1e-4"}) == Flower(
         7, True, tolerance=1e-4
@@ -89,7 +185,7 @@ def test_settings_from_text() -> None:
     ("name", "settings", "message"),
     [
         ("flowr", {}, "no solver 'flowr'; did you mean 'flower'"),
-        ("xyz", {}, "no solver 'xyz'; known: cgls, fbp, flower, sirt, tv"),
+        ("xyz", {}, "no solver 'xyz'; known: cgls, .*flower, .*sirt, tv"),
         ("tv", {"wieght": 1}, "tv: no setting 'wieght'; did you mean 'weight'"),
         ("tv", {"weight": "much"}, "tv: weight: expected float, found 'much'"),
         ("flower", {"steps": 2.5}, r"flower: steps: expected int, found 2\.5"),

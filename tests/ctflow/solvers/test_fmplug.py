@@ -1,0 +1,207 @@
+"""FMPlug against the trust-region problem that it is for Gaussian priors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from ctflow.flows.analytic import GaussianFlow
+from ctflow.problem import InverseProblem
+from ctflow.solvers import FMPlug
+from operators.linear import Matrix
+from operators.noise import GaussianNoise
+from tests.ctflow.solvers.exact import (
+    DATA,
+    EYE,
+    MATRIX,
+    MEAN,
+    SIZE,
+    STD,
+    UNEVEN,
+    image_prior,
+    image_problem,
+    problem,
+)
+
+# No early stop.
+LONG: dict[str, Any] = {"iterations": 250, "time_rate": 0.0, "patience": 10**6, "checkpoint": False}
+FAR = 30.0
+
+
+def far_problem(batch: int) -> InverseProblem:
+    """Data that no noise of the likeliest length fits."""
+    return InverseProblem(Matrix(MATRIX), FAR * DATA.expand(batch, 3), GaussianNoise(STD))
+
+
+def nearest_on_sphere(forward: Tensor, data: Tensor, radius: float) -> Tensor:
+    """argmin |forward z - data| over |z| = radius, by the secular equation."""
+    values, axes = torch.linalg.eigh(forward.mT @ forward)
+    target = axes.mT @ forward.mT @ data
+    low, high = -values[0] + 1e-12, torch.tensor(1e6, dtype=torch.float64)
+    for _ in range(200):
+        middle = (low + high) / 2
+        too_long = torch.linalg.vector_norm(target / (values + middle)) > radius
+        low, high = (middle, high) if too_long else (low, middle)
+    return axes @ (target / (values + high))
+
+
+def carried(prior: GaussianFlow, start: float, guide: Tensor) -> tuple[Tensor, Tensor]:
+    """z -> G(t guide + (1 - t) z, t) with its integration errors, as a matrix and a shift."""
+    noises = torch.cat([torch.zeros(1, SIZE, dtype=torch.float64), EYE])
+    ends = prior.integrate(start * guide + (1 - start) * noises, start, 1.0, 3, "heun")
+    return (ends[1:] - ends[:1]).mT, ends[0]
+
+
+@pytest.mark.parametrize("covariance", [EYE, UNEVEN], ids=["unit", "uneven"])
+@pytest.mark.parametrize("start", [0.0, 0.5])
+def test_the_sphere_is_a_trust_region(covariance: Tensor, start: float) -> None:
+    posed, prior = far_problem(2), GaussianFlow(MEAN, covariance)
+    guide = {"guide": "none"} if start == 0 else {"start": start}
+    solver = FMPlug(**{**LONG, "shell": 0.0, "tangent": True, **guide})
+    result = solver(posed, prior, generator=torch.Generator().manual_seed(1))
+    matrix, shift = carried(prior, start, posed.initial()[0])
+    noise = nearest_on_sphere(MATRIX @ matrix, FAR * DATA - MATRIX @ shift, SIZE**0.5)
+    assert torch.allclose(result.image, (shift + matrix @ noise).expand(2, SIZE), atol=1e-4)
+
+
+def test_the_published_gradient_has_another_fixed_point() -> None:
+    posed, prior = far_problem(2), GaussianFlow(MEAN, UNEVEN)
+    published, exact = (
+        FMPlug(**{**LONG, "shell": 0.0, "tangent": tangent, "guide": "none"})(
+            posed, prior, generator=torch.Generator().manual_seed(1)
+        )
+        for tangent in (False, True)
+    )
+    assert bool((published.history[-1] > exact.history[-1] * 1.001).all())
+
+
+def test_the_shell_lets_the_data_decide_within_it() -> None:
+    """Where some noise in the shell fits the data it is found; outside, the border is kept."""
+    prior = GaussianFlow(MEAN, EYE)
+    solver = FMPlug(**{**LONG, "guide": "none"})
+    result = solver(problem(2), prior, generator=torch.Generator().manual_seed(1))
+    assert torch.allclose(result.image @ MATRIX.mT, DATA.expand(2, 3), atol=1e-3)
+    border = FMPlug(**{**LONG, "guide": "none", "tangent": True})
+    result = border(far_problem(1), prior, generator=torch.Generator().manual_seed(1))
+    matrix, shift = carried(prior, 0.0, MEAN)
+    noise = nearest_on_sphere(MATRIX @ matrix, FAR * DATA - MATRIX @ shift, 1.025 * SIZE**0.5)
+    # Adam's steps leave the border a little, and come back.
+    assert torch.allclose(result.image[0], shift + matrix @ noise, atol=0.05)
+
+
+def test_the_start_is_learned() -> None:
+    """A guide that is the answer draws the start to the end of the path, for each sample by itself."""
+    matrix = random_rotation()
+    truth = torch.tensor([8.0, -7.0, 9.0, 6.0], dtype=torch.float64)
+    posed = InverseProblem(Matrix(matrix), (matrix @ truth).expand(2, SIZE), GaussianNoise(0.1))
+    result = FMPlug(iterations=60)(
+        posed, GaussianFlow(torch.zeros_like(truth), EYE), generator=torch.Generator().manual_seed(0)
+    )
+    assert result.details["start"].shape == (2,)
+    assert bool((result.details["start"] > 0.8).all())
+    fixed = FMPlug(iterations=60, time_rate=0.0)(
+        posed, GaussianFlow(torch.zeros_like(truth), EYE), generator=torch.Generator().manual_seed(0)
+    )
+    assert torch.allclose(fixed.details["start"], torch.full((2,), 0.5, dtype=torch.float64))
+    assert bool((fixed.history[-1] > result.history[-1]).all())
+
+
+def random_rotation() -> Tensor:
+    return torch.linalg.qr(torch.randn(4, 4, generator=torch.Generator().manual_seed(1)).double())[0]
+
+
+def test_weights_of_examples_are_learned() -> None:
+    """Of two examples the one that fits is preferred: with a start near the end the guide is the image."""
+    posed = image_problem()
+    right = posed.measurement[0]
+    examples = torch.stack([right, torch.zeros_like(right)])
+    settings: dict[str, Any] = {
+        "guide": "examples", "examples": examples, "start": 0.98, "time_rate": 0.0, "iterations": 80
+    }  # fmt: skip
+    learned = FMPlug(**settings)(posed, image_prior(), generator=torch.Generator().manual_seed(0))
+    equal = FMPlug(**settings, example_rate=0.0)(
+        posed, image_prior(), generator=torch.Generator().manual_seed(0)
+    )
+    assert float((learned.image[0] - right).square().mean()) < 0.3 * float(
+        (equal.image[0] - right).square().mean()
+    )
+    assert learned.solver["examples"] == "tensor of shape (2, 4, 4)"
+
+
+def test_calibration_gives_the_state_the_moments_of_the_path() -> None:
+    """Of a white prior the calibrated start is right whatever the guide's scale."""
+    posed = image_problem((2,))
+    examples = 100 * posed.measurement
+    settings: dict[str, Any] = {"guide": "examples", "iterations": 1, "start": 0.7}
+    first, second = (
+        FMPlug(**settings, examples=factor * examples, calibrate=True)(
+            posed, image_prior(), generator=torch.Generator().manual_seed(0)
+        ).image
+        for factor in (1.0, 1.0 + 1e-9)
+    )
+    assert torch.allclose(first, second)
+    plain = FMPlug(**settings, examples=examples)(
+        posed, image_prior(), generator=torch.Generator().manual_seed(0)
+    ).image
+    assert not torch.allclose(first, plain)
+
+
+def test_checkpointing_changes_the_cost_alone_and_the_quietest_iterate_is_kept() -> None:
+    seen: list[Tensor] = []
+    settings: dict[str, Any] = {
+        "iterations": 40,
+        "window": 4,
+        "patience": 5,
+        "minimum": 6,
+        "improvement": 1e-4,
+    }
+    results = [
+        FMPlug(checkpoint=checkpoint, **settings)(
+            image_problem(),
+            image_prior(),
+            generator=torch.Generator().manual_seed(0),
+            callback=lambda step: seen.append(step.estimate),
+        )
+        for checkpoint in (False, True)
+    ]
+    assert torch.equal(results[0].image, results[1].image)
+    assert len(results[0].history) < 40
+    for i in range(2):
+        assert any(torch.equal(results[0].image[i], estimate[i]) for estimate in seen)
+
+
+def test_errors() -> None:
+    for settings, message in (
+        ({"steps": 0}, "fm-plug: steps: expected at least 1, found 0"),
+        ({"iterations": 0}, "fm-plug: iterations: expected at least 1"),
+        ({"learning_rate": 0.0}, "fm-plug: learning_rate: expected a positive number"),
+        ({"time_rate": -1.0}, "fm-plug: time_rate: expected at least 0"),
+        ({"time_decay": 1.5}, "fm-plug: time_decay: expected above 0 and at most 1"),
+        ({"start": 1.0}, "fm-plug: start: expected between 0 and 1"),
+        ({"shell": 1.0}, "fm-plug: shell: expected at least 0 and below 1"),
+        ({"guide": "truth"}, "fm-plug: guide: expected one of initial, examples, none, found 'truth'"),
+        (
+            {"guide": "examples"},
+            "fm-plug: examples: expected images exactly for guide 'examples', found none",
+        ),
+        (
+            {"examples": torch.ones(1, 2)},
+            "expected images exactly for guide 'examples', found guide 'initial'",
+        ),
+        ({"example_rate": -1.0}, "fm-plug: example_rate: expected at least 0"),
+        ({"window": 1}, "fm-plug: window: expected at least 2"),
+        ({"patience": 0}, "fm-plug: patience: expected at least 1"),
+        ({"minimum": -1}, "fm-plug: minimum: expected at least 0"),
+        ({"improvement": -1.0}, "fm-plug: improvement: expected at least 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            FMPlug(**settings)  # type: ignore[arg-type]
+    with pytest.raises(
+        ValueError, match=r"fm-plug: examples: expected shape \(count, 4, 4\), found \(1, 3, 4\)"
+    ):
+        FMPlug(guide="examples", examples=torch.ones(1, 3, 4))(
+            image_problem(), image_prior(), generator=torch.Generator()
+        )

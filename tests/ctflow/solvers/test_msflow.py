@@ -1,0 +1,162 @@
+"""MS-Flow against the block-tridiagonal system that it solves for Gaussian priors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from ctflow.flows.analytic import GaussianFlow
+from ctflow.solvers import MSFlow
+from tests.ctflow.solvers.exact import (
+    DATA,
+    EYE,
+    MATRIX,
+    MEAN,
+    SIZE,
+    STD,
+    UNEVEN,
+    image_prior,
+    image_problem,
+    posterior,
+    problem,
+)
+
+FIXED: dict[str, Any] = {
+    "regulariser": "quadratic",
+    "growth": 1.0,
+    "tolerance": 0.0,
+    "segments": 6,
+    "cg_tolerance": 1e-12,
+}
+
+
+def segment(prior: GaussianFlow, solver: MSFlow, k: int) -> tuple[Tensor, Tensor]:
+    """Phi_k as a matrix and a shift."""
+    points = torch.cat([torch.zeros(1, SIZE, dtype=torch.float64), EYE])
+    count = solver.segments
+    ends = prior.integrate(points, k / count, (k + 1) / count, solver.steps, solver.method)
+    return (ends[1:] - ends[:1]).mT, ends[0]
+
+
+def stationary(prior: GaussianFlow, solver: MSFlow) -> Tensor:
+    """The states at which all gradients vanish, shape (segments + 1, SIZE), by one dense solve."""
+    count, g = solver.segments, solver.penalty
+    system = torch.zeros(count + 1, SIZE, count + 1, SIZE, dtype=torch.float64)
+    right = torch.zeros(count + 1, SIZE, dtype=torch.float64)
+    system[0, :, 0] += solver.regularisation * EYE
+    system[count, :, count] += MATRIX.mT @ MATRIX / STD**2
+    right[count] += MATRIX.mT @ DATA / STD**2
+    for k in range(count):
+        matrix, shift = segment(prior, solver, k)
+        back = matrix.mT if solver.jacobian == "exact" else EYE
+        # g (x_{k+1} - Phi_k) by x_{k+1}, and -g back (x_{k+1} - Phi_k) by x_k.
+        for row, factor in ((k + 1, EYE), (k, -back)):
+            system[row, :, k + 1] += g * factor
+            system[row, :, k] -= g * factor @ matrix
+            right[row] += g * factor @ shift
+    size = (count + 1) * SIZE
+    return torch.linalg.solve(system.reshape(size, size), right.flatten()).reshape(count + 1, SIZE)
+
+
+def run(solver: MSFlow, covariance: Tensor) -> Tensor:
+    prior = GaussianFlow(MEAN, covariance)
+    return solver(problem(2), prior, generator=torch.Generator().manual_seed(0)).image
+
+
+@pytest.mark.parametrize("covariance", [EYE, UNEVEN], ids=["unit", "uneven"])
+@pytest.mark.parametrize("jacobian", ["free", "exact"])
+@pytest.mark.parametrize("penalty", [3.0, 200.0])
+def test_ends_where_the_gradients_vanish(covariance: Tensor, jacobian: Any, penalty: float) -> None:
+    solver = MSFlow(jacobian=jacobian, penalty=penalty, sweeps=250, every=250, **FIXED)
+    states = stationary(GaussianFlow(MEAN, covariance), solver)
+    assert torch.allclose(run(solver, covariance), states[-1].expand(2, SIZE), atol=1e-5)
+
+
+def test_several_steps_a_segment() -> None:
+    solver = MSFlow(steps=3, method="heun", sweeps=150, every=150, jacobian="exact", **FIXED)
+    states = stationary(GaussianFlow(MEAN, UNEVEN), solver)
+    assert torch.allclose(run(solver, UNEVEN), states[-1].expand(2, SIZE), atol=1e-6)
+
+
+@pytest.mark.parametrize("output", ["state", "rollout"])
+def test_a_large_penalty_ends_at_the_posterior_mean(output: Any) -> None:
+    settings: dict[str, Any] = {"steps": 8, "method": "rk4", "jacobian": "exact", "output": output}
+    solver = MSFlow(penalty=1e5, sweeps=400, every=400, **settings, **FIXED)
+    assert torch.allclose(run(solver, UNEVEN), posterior(UNEVEN)[0].expand(2, SIZE), atol=1e-4)
+
+
+def test_without_a_jacobian_the_limit_lies_elsewhere_unless_the_covariance_is_unit() -> None:
+    for covariance, right in ((EYE, True), (UNEVEN, False)):
+        solver = MSFlow(steps=20, method="rk4", penalty=1e6, sweeps=1, **FIXED)
+        limit = stationary(GaussianFlow(MEAN, covariance), solver)[-1]
+        assert torch.allclose(limit, posterior(covariance)[0], atol=0.05) == right
+
+
+def test_one_whole_sweep_solves_an_identical_flow_at_once() -> None:
+    """Where Phi_k is a shift the linear model is the truth."""
+
+    class Shift(GaussianFlow):
+        def velocity(self, x: Tensor, t: Any) -> Tensor:
+            return MEAN.expand(x.shape) + 0 * x
+
+    solver = MSFlow(sweeps=1, penalty=2.0, **FIXED)
+    found = solver(problem(2), Shift(MEAN, EYE), generator=torch.Generator().manual_seed(0)).image
+    spread = EYE + solver.segments / 2.0 * EYE
+    gain = spread @ MATRIX.mT @ torch.linalg.inv(MATRIX @ spread @ MATRIX.mT + STD**2 * torch.eye(3))
+    assert torch.allclose(found, (MEAN + gain @ (DATA - MATRIX @ MEAN)).expand(2, SIZE))
+
+
+def test_continuation_closes_the_defects() -> None:
+    result = MSFlow()(problem(3), GaussianFlow(MEAN, EYE), generator=torch.Generator().manual_seed(0))
+    defect = result.details["defect"]
+    assert defect.shape[1:] == (3,)
+    assert bool((defect[0] < 1e-12).all())
+    assert bool((defect.amax(0) > 0.02).all())
+    assert bool((defect[-1] <= 1e-2).all())
+    assert len(defect) < 60
+    rollout = MSFlow(output="rollout")(
+        problem(3), GaussianFlow(MEAN, EYE), generator=torch.Generator().manual_seed(0)
+    )
+    assert 0 < float((result.image - rollout.image).abs().max()) < 12 * 2 * 1e-2
+
+
+def test_segments_are_one_batch() -> None:
+    calls: list[int] = []
+    prior = image_prior()
+    inner = prior.network
+
+    def network(x: Tensor, t: Tensor) -> Tensor:
+        calls.append(len(x))
+        return inner(x, t)  # type: ignore[misc]
+
+    prior.network = network
+    MSFlow(segments=5, sweeps=3, blend=0.0)(
+        image_problem(), prior, generator=torch.Generator().manual_seed(0)
+    )
+    assert calls == [2] * 5 + [10] * 3
+
+
+def test_errors() -> None:
+    for settings, message in (
+        ({"segments": 0}, "ms-flow: segments: expected at least 1, found 0"),
+        ({"steps": 0}, "ms-flow: steps: expected at least 1"),
+        ({"method": "leap"}, "ms-flow: method: expected one of euler, midpoint, heun, rk4"),
+        ({"sweeps": 0}, "ms-flow: sweeps: expected at least 1"),
+        ({"regularisation": -1.0}, "ms-flow: regularisation: expected at least 0"),
+        ({"regulariser": "flat"}, "ms-flow: regulariser: expected radial or quadratic"),
+        ({"jacobian": "none"}, "ms-flow: jacobian: expected free or exact"),
+        ({"relaxation": 0.0}, "ms-flow: relaxation: expected above 0 and at most 1"),
+        ({"penalty": 0.0}, "ms-flow: penalty: expected a positive number"),
+        ({"growth": 0.5}, "ms-flow: growth: expected at least 1"),
+        ({"every": 0}, "ms-flow: every: expected at least 1"),
+        ({"tolerance": -1.0}, "ms-flow: tolerance: expected at least 0"),
+        ({"blend": 2.0}, "ms-flow: blend: expected between 0 and 1"),
+        ({"output": "all"}, "ms-flow: output: expected state or rollout"),
+        ({"max_iterations": 0}, "ms-flow: max_iterations: expected at least 1"),
+        ({"cg_tolerance": 1.0}, "ms-flow: cg_tolerance: expected between 0 and 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            MSFlow(**settings)  # type: ignore[arg-type]
