@@ -54,7 +54,8 @@ class InverseProblem:
 
     def __post_init__(self) -> None:
         """Refuse a measurement that the operator cannot have made."""
-        shape, expected = tuple(self.measurement.shape), self.operator.range_shape
+        shape = tuple(self.measurement.shape)
+        expected = self.operator.batch_shape + self.operator.range_shape
         if shape[len(shape) - len(expected) :] != expected or len(shape) < len(expected):
             raise ValueError(
                 f"measurement: expected shape (..., {', '.join(map(str, expected))}), found {shape}"

@@ -187,6 +187,10 @@ class _Decode(LinearOperator):
         scale, _ = self.representation._against(tensor)
         return scale * tensor
 
+    def unitary_scale(self) -> float | Tensor:
+        """The representation's scale."""
+        return self.representation.scale
+
 
 def _brightness(image: Tensor) -> float:
     """A robust maximum: the 99.5th percentile of the 4 x 4 block means, so that noise does not count."""

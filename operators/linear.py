@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -65,6 +66,9 @@ class LinearOperator(torch.nn.Module):
     accepts
         Every domain dtype that can be taken; `domain_dtype` alone unless given. The result has the
         input's precision and the range's kind (real or complex).
+    batch_shape
+        Leading dimensions over which the operator itself varies, as with coil maps of their own for each
+        slice: every input's batch must end with them.
 
     Notes
     -----
@@ -81,8 +85,10 @@ class LinearOperator(torch.nn.Module):
         domain_dtype: torch.dtype = torch.float32,
         range_dtype: torch.dtype | None = None,
         accepts: Sequence[torch.dtype] | None = None,
+        batch_shape: Sequence[int] = (),
     ) -> None:
         super().__init__()
+        self.batch_shape: Shape = tuple(int(n) for n in batch_shape)
         self.domain_shape: Shape = tuple(int(n) for n in domain_shape)
         self.range_shape: Shape = tuple(int(n) for n in range_shape)
         self.domain_dtype = domain_dtype
@@ -110,7 +116,7 @@ class LinearOperator(torch.nn.Module):
             return _Apply.apply(y, self, True)
 
     def _check(self, x: Tensor, shape: Shape, dtypes: Sequence[torch.dtype], what: str) -> None:
-        name = type(self).__name__
+        name, shape = type(self).__name__, self.batch_shape + shape
         if not isinstance(x, Tensor):
             raise TypeError(f"{name} {what}: expected a torch.Tensor, found {type(x).__name__}")
         if len(x.shape) < len(shape) or tuple(x.shape[len(x.shape) - len(shape) :]) != shape:
@@ -146,6 +152,10 @@ class LinearOperator(torch.nn.Module):
 
             self._norms[rtol] = largest_singular_value(self, rtol=rtol)
         return self._norms[rtol]
+
+    def unitary_scale(self) -> float | Tensor | None:
+        """The s of A^H A = s^2 I, for A onto: a number, or of shape (*batch,); None where none is known."""
+        return None
 
     def solve(
         self,
@@ -225,6 +235,7 @@ class Adjoint(LinearOperator):
             domain_dtype=operator.range_dtype,
             range_dtype=operator.domain_dtype,
             accepts=tuple(_with_kind(dtype, operator.range_dtype) for dtype in operator.accepts),
+            batch_shape=operator.batch_shape,
         )
         self.operator = operator
 
@@ -260,6 +271,7 @@ class Composition(LinearOperator):
             domain_dtype=inner.domain_dtype if inner.domain_dtype in accepts else accepts[0],
             range_dtype=outer.range_dtype,
             accepts=accepts,
+            batch_shape=_common_batch("@", outer.batch_shape, inner.batch_shape),
         )
         self.outer, self.inner = outer, inner
 
@@ -273,6 +285,40 @@ class Composition(LinearOperator):
     def H(self) -> LinearOperator:
         """B^H A^H."""
         return Composition(self.inner.H, self.outer.H)
+
+    def solve(
+        self,
+        y: Tensor,
+        *,
+        weights: Tensor | None = None,
+        damping: float | Tensor = 0.0,
+        start: Tensor | None = None,
+        max_iterations: int = 50,
+        rtol: float = 1e-5,
+    ) -> Solution:
+        """As `LinearOperator.solve`; where B is unitary up to a scale, A's own way of solving serves."""
+        scale = self.inner.unitary_scale()
+        uniform = uniform_within(damping, len(self.domain_shape))
+        if scale is None or uniform is None:
+            return super().solve(
+                y, weights=weights, damping=damping, start=start, max_iterations=max_iterations, rtol=rtol
+            )
+        # |A B z - y|^2 + d |z|^2 = |A x - y|^2 + d / s^2 |x|^2 for x = B z.
+        between = (1,) * len(self.outer.domain_shape)
+        factor = torch.as_tensor(scale, dtype=y.dtype.to_real(), device=y.device).square()
+        factor, uniform = (
+            v.reshape(v.shape + between) if v.ndim else v for v in (factor, uniform.to(factor))
+        )
+        solution = self.outer.solve(
+            y,
+            weights=weights,
+            damping=uniform / factor,
+            start=None if start is None else self.inner(start),
+            max_iterations=max_iterations,
+            rtol=rtol,
+        )
+        factor = factor.reshape(factor.shape[: factor.ndim - len(between)] + (1,) * len(self.domain_shape))
+        return replace(solution, x=self.inner.adjoint(solution.x) / factor)
 
     def _describe(self) -> str:
         return f"[{self.outer!r}] @ [{self.inner!r}]"
@@ -293,6 +339,7 @@ class Sum(LinearOperator):
             domain_dtype=left.domain_dtype if left.domain_dtype in accepts else accepts[0],
             range_dtype=left.range_dtype,
             accepts=accepts,
+            batch_shape=_common_batch("+", left.batch_shape, right.batch_shape),
         )
         self.left, self.right = left, right
 
@@ -318,6 +365,7 @@ class Scaled(LinearOperator):
             domain_dtype=operator.domain_dtype,
             range_dtype=operator.range_dtype,
             accepts=operator.accepts,
+            batch_shape=operator.batch_shape,
         )
         self.operator, self.factor = operator, factor
 
@@ -342,6 +390,10 @@ class Identity(LinearOperator):
 
     def _adjoint(self, y: Tensor) -> Tensor:
         return y.clone()
+
+    def unitary_scale(self) -> float:
+        """One."""
+        return 1.0
 
 
 class Matrix(LinearOperator):
@@ -396,6 +448,23 @@ def _with_kind(dtype: torch.dtype, kind: torch.dtype) -> torch.dtype:
 
 def _commas(shape: Shape) -> str:
     return ", ".join(str(n) for n in shape)
+
+
+def uniform_within(value: float | Tensor, event_dims: int) -> Tensor | None:
+    """The value for each sample, shape (*batch,) or (), where it is the same all over a sample; else None."""
+    value = torch.as_tensor(value)
+    if value.ndim == 0:
+        return value
+    if value.ndim < event_dims or any(n != 1 for n in value.shape[value.ndim - event_dims :]):
+        return None
+    return value.reshape(value.shape[: value.ndim - event_dims])
+
+
+def _common_batch(sign: str, left: Shape, right: Shape) -> Shape:
+    longer, shorter = (left, right) if len(left) >= len(right) else (right, left)
+    if longer[len(longer) - len(shorter) :] != shorter:
+        raise ValueError(f"{sign}: expected operators for one batch, found {left} and {right}")
+    return longer
 
 
 def _must_agree(sign: str, left_name: str, left: Shape, right_name: str, right: Shape) -> None:

@@ -120,31 +120,40 @@ class ComplexGaussianNoise(_Moved):
     std
         Standard deviation of the complex number: E|n|^2 = std^2, so std / sqrt(2) for each of the real
         and imaginary parts.
+    sampled
+        True where there is a measurement, broadcasts against it; everywhere unless given. Elsewhere, as
+        between the lines of undersampled k-space on its full grid, there is no noise and no likelihood.
     """
 
     std: float | Tensor
+    sampled: Tensor | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a standard deviation that is not positive."""
+        """Refuse a standard deviation that is not positive, and a mask that is not one."""
         _must_be_positive("std", self.std)
+        if self.sampled is not None and self.sampled.dtype != torch.bool:
+            raise ValueError(f"sampled: expected dtype torch.bool, found {self.sampled.dtype}")
 
     def sample(self, clean: Tensor, generator: Generators) -> Tensor:
         """`clean` plus noise."""
-        return clean + self.std * standard_normal(
-            clean.shape, generator, dtype=clean.dtype, device=clean.device
+        return clean + self._where_sampled(
+            self.std * standard_normal(clean.shape, generator, dtype=clean.dtype, device=clean.device)
         )
 
     def negative_log_likelihood(self, prediction: Tensor, measurement: Tensor) -> Tensor:
         """|prediction - measurement|^2 / std^2."""
-        return ((prediction - measurement).abs() / self.std).square()
+        return self._where_sampled(((prediction - measurement).abs() / self.std).square())
 
     def gradient(self, prediction: Tensor, measurement: Tensor) -> Tensor:
         """2 (prediction - measurement) / std^2: the derivatives by real and imaginary part as one number."""
-        return (prediction - measurement) * (2 / self.std**2)
+        return self._where_sampled((prediction - measurement) * (2 / self.std**2))
 
     def precision(self, measurement: Tensor) -> Tensor:
         """2 / std^2, the precision of each real component."""
-        return 2 * _as_real_tensor(self.std, measurement) ** -2
+        return self._where_sampled(2 * _as_real_tensor(self.std, measurement) ** -2)
+
+    def _where_sampled(self, values: Tensor) -> Tensor:
+        return values if self.sampled is None else torch.where(self.sampled, values, 0)
 
 
 @dataclass(frozen=True)

@@ -118,9 +118,17 @@ def damped_least_squares(
     """Argmin |A x - y|_W^2 + damping |x|^2 by conjugate gradients; see `LinearOperator.solve`."""
     gram = operator.gram
     factor = torch.as_tensor(damping, dtype=y.dtype.to_real(), device=y.device)
+    image_dims, data_dims = len(operator.domain_shape), len(operator.range_shape)
 
     def normal(x: Tensor) -> Tensor:
-        product = gram(x) if weights is None else operator.adjoint(weights * operator(x))
+        if weights is None:
+            product = gram(x)
+        elif weights.ndim == 0 or all(n == 1 for n in weights.shape[-data_dims:]):
+            # One weight a sample leaves the cheap form of A^H A of use.
+            batch = weights.shape[: max(weights.ndim - data_dims, 0)]
+            product = weights.reshape(batch + (1,) * image_dims if weights.ndim else ()) * gram(x)
+        else:
+            product = operator.adjoint(weights * operator(x))
         return torch.addcmul(product, factor, x)
 
     b = operator.adjoint(y if weights is None else weights * y)
@@ -139,24 +147,27 @@ def largest_singular_value(
 ) -> float:
     """Largest singular value of the operator, by power iteration on A^H A from a fixed random start.
 
-    Stops when the estimate's relative change stays below rtol / 10 twice in a row, since power
-    iteration closes in slowly from below.
+    Power iteration closes in slowly from below, by steps that end up as a geometric series: it stops when
+    the rest of that series stays below rtol / 2, and the last step below rtol / 5, twice in a row.
     """
     device = operator.device or torch.device("cpu")
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(operator.domain_shape, generator=generator, dtype=operator.domain_dtype).to(device)
+    shape = operator.batch_shape + operator.domain_shape
+    x = torch.randn(shape, generator=generator, dtype=operator.domain_dtype).to(device)
     gram = operator.gram
     with torch.no_grad():
         x /= torch.linalg.vector_norm(x)
-        estimate, calm = 0.0, 0
+        estimate, change, calm = 0.0, 0.0, 0
         for _ in range(max_iterations):
             x = gram(x)
             value = float(torch.linalg.vector_norm(x))
             if value == 0.0:
                 return 0.0
             x /= value
-            calm = calm + 1 if abs(value - estimate) <= 0.2 * rtol * value else 0
-            estimate = value
+            previous, change, estimate = change, abs(value - estimate), value
+            # change * ratio / (1 - ratio), with the ratio of the last two steps
+            rest = change**2 / max(previous - change, 1e-3 * change, 1e-300)
+            calm = calm + 1 if change <= 0.2 * rtol * value and rest <= 0.5 * rtol * value else 0
             if calm == 2:
                 break
     return estimate**0.5

@@ -27,6 +27,7 @@ from operators.ct.geometry import (
 )
 from operators.ct.ray_transform import RayTransform
 from operators.linear import Diagonal, Identity, LinearOperator, Matrix
+from operators.mri.fourier import CartesianFourier
 
 REAL = (torch.float32, torch.float64)
 COMPLEX = (torch.complex64, torch.complex128)
@@ -100,6 +101,37 @@ def volume_rays(geometry: Geometry, shape: tuple[int, int, int] = (3, 4, 5)) -> 
     return lambda dtype: RayTransform(geometry, ImageGrid(shape, (1.2, 0.9, 1.1)))
 
 
+class Batched(LinearOperator):
+    """An operator with a batch of its own as one on the whole batch."""
+
+    def __init__(self, operator: LinearOperator) -> None:
+        super().__init__(
+            operator.batch_shape + operator.domain_shape,
+            operator.batch_shape + operator.range_shape,
+            domain_dtype=operator.domain_dtype,
+            range_dtype=operator.range_dtype,
+            accepts=operator.accepts,
+        )
+        self._forward, self._adjoint = operator.forward, operator.adjoint  # type: ignore[method-assign]
+
+
+def fourier(
+    shape: tuple[int, ...],
+    coils: tuple[int, ...] = (),
+    sampled: tuple[int, ...] | None = None,
+    dimensions: int | None = None,
+) -> Callable[[torch.dtype], LinearOperator]:
+    """Cartesian sampling with random maps and a random mask of shape `sampled`."""
+
+    def make(dtype: torch.dtype) -> LinearOperator:
+        mask = None if sampled is None else random(sampled, torch.float64, 3) > -0.5
+        maps = random((*coils, *shape), dtype, 4) if coils else None
+        operator = CartesianFourier(shape, mask, maps, dimensions=dimensions)
+        return Batched(operator) if operator.batch_shape else operator
+
+    return make
+
+
 EXAMPLES = (
     Example("matrix wide", matrix(4, 7), REAL + COMPLEX),
     Example("matrix tall", matrix(6, 3), REAL + COMPLEX),
@@ -143,6 +175,15 @@ EXAMPLES = (
         ),
     ),
     Example("cone vectors", volume_rays(ConeBeam.from_vectors(PATH, (3, 4)))),
+    Example("fourier even", fourier((4, 6)), COMPLEX),
+    Example("fourier odd", fourier((5, 3), sampled=(5, 3)), COMPLEX),
+    Example("fourier columns", fourier((4, 5), sampled=(5,)), COMPLEX),
+    Example("fourier coils even", fourier((4, 4), (3,), (4,)), COMPLEX),
+    Example("fourier coils odd", fourier((3, 5), (2,), (3, 5)), COMPLEX),
+    Example("fourier volume", fourier((2, 3, 4), (2,), (3, 4)), COMPLEX),
+    Example("fourier frames", fourier((3, 4, 2), (2,), (3, 1, 2), dimensions=2), COMPLEX),
+    Example("fourier maps for each", fourier((3, 4), (3, 2), (3, 1, 4)), COMPLEX),
+    Example("fourier masks for each", fourier((4, 2), (2,), (2, 4, 2)), COMPLEX),
     Example("rays astra", rays(6, 6, 5, 9, projector="astra"), (torch.float32,)),
     Example("rays odl", rays(6, 6, 5, 9, projector="odl"), (torch.float32,)),
 )
