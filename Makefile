@@ -10,7 +10,7 @@ demo: $(READY)
 	$(BIN)/ctflow demo -o demo.png
 
 test: $(READY)
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto
 
 lint: $(READY)
 	$(BIN)/ruff check .

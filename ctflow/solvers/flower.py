@@ -37,8 +37,9 @@ class Flower:
         the image. Only with `sample` may the spread be read as uncertainty: runs of the mean variant
         scatter about half as much as the posterior.
     max_iterations, tolerance
-        Of the conjugate gradients in the refinement. The paper runs 50 to a tolerance of 1e-5; what
-        1e-2 leaves undone is far below the noise, for a fraction of the operator calls.
+        Of the conjugate gradients in the refinement. The paper runs 50 to a tolerance of 1e-5, from
+        zero; what 1e-2 from the step before leaves undone is far below the noise, for a fraction of the
+        operator calls.
     """
 
     steps: int = 100
@@ -92,6 +93,7 @@ class Flower:
         representation: Representation,
     ) -> Tensor:
         x = white_noise(problem, generator)
+        start = None
         for k in range(self.steps):
             t = k / self.steps
             destination = prior.destination(x, t)
@@ -102,8 +104,10 @@ class Flower:
                 )
             else:
                 refined = problem.proximal(
-                    destination, strength, max_iterations=self.max_iterations, rtol=self.tolerance
+                    destination, strength, start, max_iterations=self.max_iterations, rtol=self.tolerance
                 )
+                # The next mean is near this one: a third of the iterations are left. Draws are not.
+                start = refined.x
             estimate = partial(representation.decode, refined.x)
             if record.step(estimate, refined.data_fit, refined.iterations):
                 break
