@@ -117,7 +117,10 @@ class Job(BaseModel):
 
     def output_of(self, file: Path) -> Path:
         """Where the reconstruction of one of the files goes."""
-        return self.output if self._single_output else self.output / f"{file.stem}_recon.h5"
+        if self._single_output:
+            return self.output
+        name = file.resolve().name if file.is_dir() else file.stem
+        return self.output / f"{name}_recon.h5"
 
     @property
     def _single_output(self) -> bool:

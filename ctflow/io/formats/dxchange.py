@@ -21,7 +21,7 @@ from ctflow.io.fields import check_finite, check_slice_size, dataset, find, numb
 from ctflow.io.recording import Recording
 from ctflow.io.units import angle_unit, millimetres
 from operators.ct.corrections import estimate_gain, fill_invalid, flat_field, line_integrals, open_beam_counts
-from operators.ct.geometry import Detector, ImageGrid
+from operators.ct.geometry import Detector, ImageGrid, ParallelBeam
 from operators.noise import NoiseModel, PoissonTransmission
 
 _DATA, _THETA, _DETECTOR = "/exchange/data", "/exchange/theta", "/measurement/instrument/detector"
@@ -130,8 +130,7 @@ def recording(path: Path, *, angles_unit: str | None = None, photons: float | No
     return Recording(
         format="DXchange",
         slices=rows,
-        angles=angles,
-        detector=Detector(bins, pitch),
+        geometry=ParallelBeam(angles, Detector(bins, pitch)),
         grid=ImageGrid((bins, bins), pitch),
         unit="1/pixel" if pixel_size is None else "1/mm",
         read=read,

@@ -1,0 +1,42 @@
+"""Telling what a file or folder is by its content."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+import h5py
+
+from ctflow.io.errors import ScanError
+from ctflow.io.fields import opened
+from ctflow.io.recording import Recording
+
+# By what they are stored in, in the order in which they are tried: the more a format says about itself, the
+# earlier. Modules of HDF5 formats recognise an open file, the others a path.
+_IN_HDF5 = {"ctflow": "native", "DXchange": "dxchange", "LoDoPaB-CT": "lodopab"}
+
+
+def recording_of(path: Path, *, angles_unit: str | None = None, photons: float | None = None) -> Recording:
+    """Return the recording in a file or folder; see `ctflow.io.scan.open_scan` for the arguments.
+
+    Raises
+    ------
+    ScanError
+        If it cannot be read, is of no known format, lacks a field or contradicts itself.
+    """
+    return _format_of(path).recording(path, angles_unit=angles_unit, photons=photons)
+
+
+def _format_of(path: Path) -> ModuleType:
+    with opened(path) as file:
+        return _first(_IN_HDF5, path, file, f"a file that contains {', '.join(file) or 'nothing'}")
+
+
+def _first(formats: dict[str, str], path: Path, content: h5py.File | Path, found: str) -> ModuleType:
+    modules = (import_module(f"ctflow.io.formats.{name}") for name in formats.values())
+    chosen = next((module for module in modules if module.recognises(content)), None)
+    if chosen is None:
+        expected = f"one of the formats {', '.join(formats)}"
+        raise ScanError(path, "format", found=found[:200], expected=expected)
+    return chosen
