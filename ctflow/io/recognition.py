@@ -14,7 +14,7 @@ from ctflow.io.recording import Recording
 
 # By what they are stored in, in the order in which they are tried: the more a format says about itself, the
 # earlier. Modules of HDF5 formats recognise an open file, the others a path.
-_IN_HDF5 = {"ctflow": "native", "DXchange": "dxchange", "LoDoPaB-CT": "lodopab"}
+_IN_HDF5 = {"ctflow": "native", "DXchange": "dxchange", "NXtomo": "nxtomo", "LoDoPaB-CT": "lodopab"}
 
 
 def recording_of(path: Path, *, angles_unit: str | None = None, photons: float | None = None) -> Recording:

@@ -65,6 +65,39 @@ def write_dxchange(path: Path, edit: Edit | None = None, *, noise: bool = False)
     return line_integrals
 
 
+def write_nxtomo(path: Path, edit: Edit | None = None, *, entry: str = "entry0000") -> Tensor:
+    """Write the scan of `write_dxchange` as NXtomo; the clean line integrals.
+
+    Frames are four darks, five flats, the projections with an invalid one among them, and five flats of a
+    beam that has fallen to 80 %; the beam falls in between, linearly in the number of the frame.
+    """
+    line_integrals = dxchange_scan()(body())
+    clean = np.exp(-line_integrals.numpy().astype(np.float64)).transpose(1, 0, 2)
+    clean = np.insert(clean, 12, 7.0, axis=0)  # the invalid frame
+    open_beam = np.ones((5, ROWS, BINS))
+    frames = np.concatenate((0 * open_beam[:4], open_beam, clean, open_beam))
+    keys = np.array([2] * 4 + [1] * 5 + [0] * 12 + [3] + [0] * (VIEWS - 12) + [1] * 5)
+    first, last = 6.0, 9.0 + VIEWS + 1 + 2.0  # the middle frames of the two series of flats
+    strength = np.interp(np.arange(len(keys)), [first, last], [1.0, 0.8])
+    strength[keys == 1] = np.where(np.flatnonzero(keys == 1) < 20, 1.0, 0.8)
+    beam = 4e4 * (1 + 0.1 * np.sin(np.arange(BINS)))
+    angles = np.concatenate((np.zeros(9), np.insert(np.linspace(0, 180, VIEWS), 12, 99.0), np.full(5, 180.0)))
+    with h5py.File(path, "w") as file:
+        group = file.create_group(entry)
+        group.attrs["NX_class"] = "NXentry"
+        group["definition"] = "NXtomo"
+        group["title"] = "a test body"
+        group["instrument/detector/data"] = (100 + strength[:, None, None] * beam * frames).astype(np.float32)
+        group["instrument/detector/image_key"] = keys
+        group["instrument/detector/x_pixel_size"] = 1000 * PITCH
+        group["instrument/detector/x_pixel_size"].attrs["units"] = "um"
+        group["sample/rotation_angle"] = angles
+        group["sample/rotation_angle"].attrs["units"] = "degree"
+        if edit is not None:
+            edit(file)
+    return line_integrals
+
+
 def replaced(name: str, make: Callable[[np.ndarray], object], **attributes: str) -> Edit:
     """An edit that puts `make(old values)` in the place of a dataset, with attributes."""
 
