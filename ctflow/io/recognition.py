@@ -10,11 +10,13 @@ import h5py
 
 from ctflow.io.errors import ScanError
 from ctflow.io.fields import opened
+from ctflow.io.matlab import is_matlab, variables
 from ctflow.io.recording import Recording
 
 # By what they are stored in, in the order in which they are tried: the more a format says about itself, the
 # earlier. Modules of HDF5 formats recognise an open file, the others a path.
 _IN_HDF5 = {"ctflow": "native", "DXchange": "dxchange", "NXtomo": "nxtomo", "LoDoPaB-CT": "lodopab"}
+_IN_MATLAB = {"HelTomo (HTC 2022)": "heltomo", "FIPS": "fips"}
 
 
 def recording_of(path: Path, *, angles_unit: str | None = None, photons: float | None = None) -> Recording:
@@ -29,6 +31,9 @@ def recording_of(path: Path, *, angles_unit: str | None = None, photons: float |
 
 
 def _format_of(path: Path) -> ModuleType:
+    if is_matlab(path):
+        names = ", ".join(variables(path)) or "nothing"
+        return _first(_IN_MATLAB, path, path, f"a MATLAB file that contains {names}")
     with opened(path) as file:
         return _first(_IN_HDF5, path, file, f"a file that contains {', '.join(file) or 'nothing'}")
 

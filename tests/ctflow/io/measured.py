@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import torch
+from scipy.io import savemat
 from torch import Tensor
 
-from operators import Detector, ImageGrid, ParallelBeam, RayTransform
+from operators import Detector, FanBeam, ImageGrid, ParallelBeam, RayTransform
 
 VIEWS, ROWS, BINS, PITCH, CENTRE = 30, 3, 41, 0.05, 18.5
 """Of the DXchange files: pitch in mm, the rotation axis in bins."""
@@ -139,3 +141,65 @@ def write_lodopab(path: Path, slices: int = 2) -> Tensor:
     with h5py.File(path, "w") as file:
         file["data"] = stack / np.float32(81.35858)
     return torch.from_numpy(stack)
+
+
+def write_matlab(path: Path, content: Mapping[str, Any], version: str = "5") -> None:
+    """Write variables (arrays, numbers, texts, dicts for structs) as MATLAB of version "5" or "7.3" does."""
+    if version == "5":
+        savemat(path, dict(content))
+        return
+    with h5py.File(path, "w", userblock_size=512) as file:
+        _write_group(file, content)
+    header = (
+        b"MATLAB 7.3 MAT-file, Platform: GLNXA64, Created on: Mon Jan 01 00:00:00 2024 HDF5 schema 1.00 ."
+    )
+    with path.open("r+b") as raw:
+        raw.write(header.ljust(124) + b"\x00\x02IM")
+
+
+def _write_group(group: h5py.Group, content: Mapping[str, Any]) -> None:
+    for name, value in content.items():
+        if isinstance(value, dict):
+            _write_group(group.create_group(name), value)
+            group[name].attrs["MATLAB_class"] = np.bytes_("struct")
+        elif isinstance(value, str):
+            group[name] = np.array([[ord(letter)] for letter in value], np.uint16)
+            group[name].attrs["MATLAB_class"] = np.bytes_("char")
+        else:
+            group[name] = np.atleast_2d(np.asarray(value)).T
+            group[name].attrs["MATLAB_class"] = np.bytes_("double")
+
+
+def fan_scan(views: int, bins: int, pitch: float, **settings: Any) -> RayTransform:
+    """A full turn around an image of `bins` pixels a side that the fan covers."""
+    settings = {"source_to_axis": 410.66, "source_to_detector": 553.74, **settings}
+    settings.setdefault("detector", Detector(bins, pitch))
+    geometry = FanBeam.circular(views, **settings)
+    side = pitch * settings["source_to_axis"] / settings["source_to_detector"]
+    return RayTransform(geometry, ImageGrid((bins, bins), side))
+
+
+def write_heltomo(path: Path, changes: Mapping[str, Any] | None = None, version: str = "5") -> Tensor:
+    """Write a scan of 60 views and 41 bins as the challenge of 2022 does; its line integrals.
+
+    `changes` of parameters; None takes one out.
+    """
+    line_integrals = fan_scan(60, BINS, PITCH)(0.2 * body()[1])
+    magnification = 553.74 / 410.66
+    parameters: dict[str, Any] = {
+        "projectName": "a test body",
+        "angles": np.arange(60)[None] * 6.0,
+        "distanceSourceOrigin": 410.66,
+        "distanceSourceDetector": 553.74,
+        "distanceUnit": "mm",
+        "geometricMagnification": magnification,
+        "pixelSizePost": PITCH,
+        "pixelSizeUnit": "mm",
+        "effectivePixelSizePost": PITCH / magnification,
+        "numDetectorsPost": BINS,
+    }
+    parameters |= changes or {}
+    kept = {name: value for name, value in parameters.items() if value is not None}
+    struct = {"type": "2D", "sinogram": line_integrals.numpy().astype(np.float64), "parameters": kept}
+    write_matlab(path, {"CtDataFull": struct}, version)
+    return line_integrals
