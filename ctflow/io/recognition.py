@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from itertools import islice
 from pathlib import Path
 from types import ModuleType
 
@@ -16,10 +17,15 @@ from ctflow.io.recording import Recording
 # By what they are stored in, in the order in which they are tried: the more a format says about itself, the
 # earlier. Modules of HDF5 formats recognise an open file, the others a path.
 _IN_HDF5 = {"ctflow": "native", "DXchange": "dxchange", "NXtomo": "nxtomo", "LoDoPaB-CT": "lodopab"}
+_IN_FOLDERS = {"2DeteCT": "twodetect"}
+_WITH_MODES = ("ctflow.io.formats.twodetect",)
 _IN_MATLAB = {"HelTomo (HTC 2022)": "heltomo", "FIPS": "fips"}
+_NAMES_SHOWN = 8
 
 
-def recording_of(path: Path, *, angles_unit: str | None = None, photons: float | None = None) -> Recording:
+def recording_of(
+    path: Path, *, angles_unit: str | None = None, photons: float | None = None, mode: int | None = None
+) -> Recording:
     """Return the recording in a file or folder; see `ctflow.io.scan.open_scan` for the arguments.
 
     Raises
@@ -27,10 +33,18 @@ def recording_of(path: Path, *, angles_unit: str | None = None, photons: float |
     ScanError
         If it cannot be read, is of no known format, lacks a field or contradicts itself.
     """
-    return _format_of(path).recording(path, angles_unit=angles_unit, photons=photons)
+    module = _format_of(path)
+    modes: dict[str, int | None] = {"mode": mode} if module.__name__ in _WITH_MODES else {}
+    if mode is not None and not modes:
+        expected = "none: only scans of 2DeteCT have modes"
+        raise ScanError(path, "mode", found=mode, expected=expected)
+    return module.recording(path, angles_unit=angles_unit, photons=photons, **modes)
 
 
 def _format_of(path: Path) -> ModuleType:
+    if path.is_dir():
+        names = ", ".join(sorted(entry.name for entry in islice(path.iterdir(), _NAMES_SHOWN)))
+        return _first(_IN_FOLDERS, path, path, f"a folder that contains {names or 'nothing'}")
     if is_matlab(path):
         names = ", ".join(variables(path)) or "nothing"
         return _first(_IN_MATLAB, path, path, f"a MATLAB file that contains {names}")

@@ -38,6 +38,7 @@ def open_scan(
     remove_stripes: bool = False,
     photons: float | None = None,
     size: int | None = None,
+    mode: int | None = None,
 ) -> Scan:
     """Open a measured file, or a folder of them; the format is told by the content.
 
@@ -65,6 +66,8 @@ def open_scan(
         with it as one of corrected transmissions.
     size
         Height and width of the image in pixels, about the rotation axis; of unchanged pixel size.
+    mode
+        Of 2DeteCT, whose slices were each scanned in three: 1 low dose, 2 high fidelity, 3 beam hardening.
 
     Raises
     ------
@@ -78,7 +81,7 @@ def open_scan(
             raise ScanError(path, name, found=value, expected="a positive number")
     if angles_unit not in (None, "degrees", "radians"):
         raise ScanError(path, "angles_unit", found=repr(angles_unit), expected="'degrees' or 'radians'")
-    recording = recording_of(path, angles_unit=angles_unit, photons=photons)
+    recording = recording_of(path, angles_unit=angles_unit, photons=photons, mode=mode)
     total, bins = recording.geometry.views, recording.detector.bins
     for name, value, most in (("views", views, total), ("size", size, 2**15)):
         if value is not None and not 1 <= value <= most:
@@ -281,6 +284,9 @@ class Scan:
         offset = ((bins - 1) / 2 - centre) * pitch
         if isinstance(geometry, ParallelBeam):
             return ParallelBeam(geometry.angles[self.used_views], Detector(bins, pitch, offset))
+        geometry = geometry.subset(self.used_views)
+        if math.isclose(offset, detector.offset, abs_tol=1e-9 * pitch):
+            return geometry
         if detector.rows is None:
             moved = Detector(bins, pitch, offset, curved=detector.curved)
         else:
@@ -290,7 +296,7 @@ class Scan:
                 (detector.row_offset, offset),
                 curved=detector.curved,
             )
-        return geometry.subset(self.used_views).with_detector(moved)
+        return geometry.with_detector(moved)
 
     def _range(self, index: int | slice) -> tuple[int, int]:
         if isinstance(index, slice):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import h5py
 import numpy as np
 import torch
 from scipy.io import savemat
+from tifffile import imwrite
 from torch import Tensor
 
 from operators import Detector, FanBeam, ImageGrid, ParallelBeam, RayTransform
@@ -18,7 +20,11 @@ from operators import Detector, FanBeam, ImageGrid, ParallelBeam, RayTransform
 VIEWS, ROWS, BINS, PITCH, CENTRE = 30, 3, 41, 0.05, 18.5
 """Of the DXchange files: pitch in mm, the rotation axis in bins."""
 
+RADIUS, ATTENUATION = 12.0, 0.05
+"""Of the disc at (5, -3) mm that `fan_disc` measures, in mm and 1/mm."""
+
 Edit = Callable[[h5py.File], object]
+Images = dict[str, np.ndarray]
 
 
 def body() -> Tensor:
@@ -203,3 +209,44 @@ def write_heltomo(path: Path, changes: Mapping[str, Any] | None = None, version:
     struct = {"type": "2D", "sinogram": line_integrals.numpy().astype(np.float64), "parameters": kept}
     write_matlab(path, {"CtDataFull": struct}, version)
     return line_integrals
+
+
+def fan_disc(
+    angles: np.ndarray, bins: int, width: float, offset: float, to_axis: float, to_detector: float
+) -> Any:
+    """Line integrals (views, bins) of a disc at (5, -3) mm, with the published geometry written out here."""
+    source = to_axis * np.stack((np.sin(angles), -np.cos(angles)), -1)[:, None]
+    along = np.stack((np.cos(angles), np.sin(angles)), -1)[:, None]
+    place = (np.arange(bins) - (bins - 1) / 2)[:, None] * width / bins + offset
+    toward = place * along - source * (to_detector - to_axis) / to_axis - source
+    toward /= np.linalg.norm(toward, axis=-1, keepdims=True)
+    from_source = np.array([5.0, -3.0]) - source
+    distance = from_source[..., 0] * toward[..., 1] - from_source[..., 1] * toward[..., 0]
+    return 2 * ATTENUATION * np.sqrt(np.clip(RADIUS**2 - distance**2, 0, None))
+
+
+@cache
+def _disc_of_2detect() -> np.ndarray:
+    angles = np.linspace(0, 2 * np.pi, 3601)
+    return np.asarray(fan_disc(angles, 956, 956 * 0.1496, 0.0, 431.019989, 529.000488))
+
+
+def write_2detect(folder: Path, shift: int = 0, edit: Callable[[Images], object] | None = None) -> np.ndarray:
+    """Write one mode of a slice as 2DeteCT does; line integrals (3600, 956) of the disc, float64.
+
+    The detector stands `shift` summed bins aside; `edit` changes the images before they are written.
+    """
+    clean = _disc_of_2detect()
+    seen = np.roll(clean, shift, axis=1)
+    beam = 2e4 * (1 + 0.1 * np.sin(np.arange(956)))
+    images: Images = {"sinogram": beam * np.exp(-seen), "flat1": 0.9 * beam[None], "flat2": 1.1 * beam[None]}
+    # Every bin is two of the detector, of which one sees a little more.
+    images = {name: np.repeat(values, 2, -1) * np.tile([0.52, 0.48], 956) for name, values in images.items()}
+    images["dark"] = np.zeros((1, 1912))
+    images = {name: np.round(values + 100).astype(np.uint16) for name, values in images.items()}
+    if edit is not None:
+        edit(images)
+    folder.mkdir(parents=True)
+    for name, values in images.items():
+        imwrite(folder / f"{name}.tif", values)
+    return clean[:3600]

@@ -12,9 +12,7 @@ import torch
 from ctflow.io.errors import ScanError
 from ctflow.io.scan import open_scan
 from operators import filtered_backprojection
-from tests.ctflow.io.measured import write_matlab
-
-DISC = {"radius": 12.0, "attenuation": 0.05}
+from tests.ctflow.io.measured import ATTENUATION, fan_disc, write_matlab
 
 
 @pytest.fixture
@@ -22,23 +20,9 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "data.mat"
 
 
-def disc(
-    angles: np.ndarray, bins: int, width: float, offset: float, to_axis: float, to_detector: float
-) -> Any:
-    """Line integrals (views, bins) of a disc at (5, -3) mm, with the published geometry written out here."""
-    source = to_axis * np.stack((np.sin(angles), -np.cos(angles)), -1)[:, None]
-    along = np.stack((np.cos(angles), np.sin(angles)), -1)[:, None]
-    place = (np.arange(bins) - (bins - 1) / 2)[:, None] * width / bins + offset
-    toward = place * along - source * (to_detector - to_axis) / to_axis - source
-    toward /= np.linalg.norm(toward, axis=-1, keepdims=True)
-    from_source = np.array([5.0, -3.0]) - source
-    distance = from_source[..., 0] * toward[..., 1] - from_source[..., 1] * toward[..., 0]
-    return 2 * DISC["attenuation"] * np.sqrt(np.clip(DISC["radius"] ** 2 - distance**2, 0, None))
-
-
 def walnut(views: int, bins: int = 2296) -> Any:
     angles = -np.pi / 2 + 2 * np.pi * (np.arange(1200) + 0.5) / 1200
-    return disc(angles, bins, 114.8, -0.279, 110.0, 300.0)[:: 1200 // views]
+    return fan_disc(angles, bins, 114.8, -0.279, 110.0, 300.0)[:: 1200 // views]
 
 
 def stored(sinogram: Any) -> Any:
@@ -50,7 +34,7 @@ def test_walnut_counts(path: Path) -> None:
     every = 2 * np.pi * np.arange(20) / 20
     # Of every 60th view in the order of the file, the last of the full circle is the first.
     full = -np.pi / 2 + 2 * np.pi * 1199.5 / 1200
-    clean = disc(full - every[::-1], 2296, 114.8, -0.279, 110.0, 300.0)
+    clean = fan_disc(full - every[::-1], 2296, 114.8, -0.279, 110.0, 300.0)
     counts = np.round(4e4 * np.exp(-clean) * np.linspace(1, 0.5, 20)[:, None])
     write_matlab(path, {"sinogram20": stored(counts).astype(np.uint16)})
     scan = open_scan(path)
@@ -76,7 +60,7 @@ def test_the_full_circle_of_the_walnut(path: Path) -> None:
     image = filtered_backprojection(scan.operator, scan[0].measurement)
     x, y = (torch.as_tensor(values) for values in scan.grid.coordinates())
     distance = torch.hypot(x[None] - 5, y[:, None] + 3)
-    assert float(image[distance < 11].mean()) == pytest.approx(DISC["attenuation"], rel=0.01)
+    assert float(image[distance < 11].mean()) == pytest.approx(ATTENUATION, rel=0.01)
     assert abs(float(image[(distance > 13) & (distance < 16)].mean())) < 1e-3
 
 
@@ -84,21 +68,21 @@ def test_the_full_circle_of_the_walnut(path: Path) -> None:
 def test_small_walnut(path: Path, version: str) -> None:
     full = -np.pi / 2 + 2 * np.pi * 1199.5 / 1200
     angles = full - 2 * np.pi * np.arange(120)[::-1] / 120
-    clean = disc(angles, 82, 114.8, -0.279, 110.0, 300.0)
+    clean = fan_disc(angles, 82, 114.8, -0.279, 110.0, 300.0)
     write_matlab(path, {"A": np.ones((2, 2)), "m": stored(clean)}, version)
     scan = open_scan(path)
     assert scan.geometry.detector.pitch == pytest.approx(1.4)
     image = filtered_backprojection(scan.operator, scan[0].measurement)
     x, y = (torch.as_tensor(values) for values in scan.grid.coordinates())
     inside = torch.hypot(x[None] - 5, y[:, None] + 3) < 10
-    assert float(image[inside].mean()) == pytest.approx(DISC["attenuation"], rel=0.02)
+    assert float(image[inside].mean()) == pytest.approx(ATTENUATION, rel=0.02)
     assert scan[0].noise.photons == 1e4
     assert any("every tenth of 1200" in line for line in scan.describe()["assumed"])
 
 
 def test_lotus(path: Path) -> None:
     angles = np.pi / 2 + 2 * np.pi * (np.arange(366) + 0.5) / 360
-    clean = disc(angles, 2240, 120.0, 0.35, 540.0, 630.0)
+    clean = fan_disc(angles, 2240, 120.0, 0.35, 540.0, 630.0)
     write_matlab(path, {"sinogram": clean.T})
     scan = open_scan(path)
     torch.testing.assert_close(scan[0].measurement, torch.from_numpy(clean).float())

@@ -123,7 +123,9 @@ def test_arguments_that_do_not_go_with_the_file(path: Path, arguments: dict[str,
 def test_files_that_are_no_scans(path: Path, tmp_path: Path) -> None:
     with pytest.raises(ScanError, match="expected an HDF5 file, found no such file"):
         open_scan(tmp_path / "nothing.h5")
-    with pytest.raises(ScanError, match="expected an HDF5 file, found a folder"):
+    with pytest.raises(
+        ScanError, match=r"format: expected one of the formats .*, found a folder that contains"
+    ):
         open_scan(tmp_path)
     (tmp_path / "text.h5").write_text("a text")
     with pytest.raises(ScanError, match="expected an HDF5 file, found 6 bytes of something else"):
