@@ -17,7 +17,7 @@ from ctflow.io.recording import Recording
 # By what they are stored in, in the order in which they are tried: the more a format says about itself, the
 # earlier. Modules of HDF5 formats recognise an open file, the others a path.
 _IN_HDF5 = {"ctflow": "native", "DXchange": "dxchange", "NXtomo": "nxtomo", "LoDoPaB-CT": "lodopab"}
-_IN_FOLDERS = {"2DeteCT": "twodetect"}
+_IN_FOLDERS = {"2DeteCT": "twodetect", "DICOM-CT-PD": "dicom_ct_pd"}
 _WITH_MODES = ("ctflow.io.formats.twodetect",)
 _IN_MATLAB = {"HelTomo (HTC 2022)": "heltomo", "FIPS": "fips"}
 _NAMES_SHOWN = 8
