@@ -137,11 +137,7 @@ class Scan:
     def __getitem__(self, index: slice) -> InverseProblem: ...
     def __getitem__(self, index: int | slice) -> InverseProblem:
         """One problem for an index, one batched problem for a slice."""
-        if self.recording.in_space:
-            expected = "a scan whose rays stay in the plane of a slice"
-            hint = "scan.volume() is the problem in space"
-            found = self.recording.geometry.describe()
-            raise ScanError(self.path, "slices", found=found, expected=expected, hint=hint)
+        self.require_slices()
         start, stop = self._range(index)
         measurement, noise = self._read(start, stop, self.used_views)
         if self.remove_stripes:
@@ -150,6 +146,14 @@ class Scan:
         if not isinstance(index, slice):
             measurement, noise = measurement[0], _one_slice(noise)
         return InverseProblem(self.operator, measurement, noise)
+
+    def require_slices(self) -> None:
+        """Raise ScanError where slices are no problems of their own, as rays leave their planes."""
+        if self.recording.in_space:
+            found = self.recording.geometry.describe()
+            expected = "a scan whose rays stay in the plane of a slice"
+            hint = "scan.volume() is the problem in space"
+            raise ScanError(self.path, "slices", found=found, expected=expected, hint=hint)
 
     def volume(self) -> InverseProblem:
         """The problem in space, its measurement (views, rows, bins) and its image (slices, height, width).

@@ -128,7 +128,7 @@ def recording(
     read = _Read(slices, photons)
     chosen = slices[0].mode
     return Recording(
-        format="2DeteCT",
+        format=f"2DeteCT (mode {chosen}, {_MODES[chosen]})",
         slices=len(slices),
         geometry=FanBeam.circular(
             _VIEWS,
@@ -149,6 +149,7 @@ def recording(
         },
         files=tuple(file for one in slices for file in one.files()),
         assumed=tuple(assumed),
+        missing=("geometry",),
     )
 
 

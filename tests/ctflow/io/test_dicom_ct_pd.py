@@ -13,6 +13,7 @@ import torch
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian, generate_uid
 
+from ctflow.cli import main
 from ctflow.io.errors import ScanError
 from ctflow.io.scan import open_scan
 from operators import HelicalConeBeam
@@ -296,3 +297,22 @@ def test_without_pydicom(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pydicom", None)
     with pytest.raises(ImportError, match=r"pydicom, .*, is missing: pip install ctflow\[medical\]"):
         open_scan(folder)
+
+
+def test_the_command_says_what_it_is_and_that_it_has_no_slices(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_views(folder)
+    with pytest.raises(SystemExit) as caught:
+        main(["info", str(folder)])
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    assert "helical cone beam, 24 views" in text
+    assert "flying focal spot (FFSXY)" in text
+    with pytest.raises(SystemExit) as caught:
+        main(["reconstruct", str(folder), "-o", str(tmp_path / "recon.h5"), "--solver", "fbp"])
+    assert caught.value.code == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert "slices: expected a scan whose rays stay in the plane of a slice, found helical" in lines[0]
+    assert not (tmp_path / "recon.h5").exists()

@@ -82,7 +82,7 @@ def test_slices_and_modes_by_path(measured: tuple[Path, np.ndarray]) -> None:
 
 def test_what_is_assumed_is_said(measured: tuple[Path, np.ndarray]) -> None:
     described = open_scan(measured[0], mode=2).describe()
-    assert described["format"] == "2DeteCT"
+    assert described["format"] == "2DeteCT (mode 2, high fidelity)"
     assert "detector: moved back by one bin in 1 of 2 slices" in described["assumed"]
     assert "counts: one for each photon" in described["assumed"]
     assert described["problems"] == []
