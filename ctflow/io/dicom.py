@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,8 +48,15 @@ def is_dicom(file: Path) -> bool:
         return content.read(_PREAMBLE + len(_MAGIC))[_PREAMBLE:] == _MAGIC
 
 
-def dicom_dataset(file: Path, *, pixels: bool = False) -> Any:
+def dicom_dataset(file: Path, *, pixels: bool = False, only: Sequence[Tag | str] = ()) -> Any:
     """Return a file's pydicom dataset, without its pixels unless they are asked for.
+
+    Parameters
+    ----------
+    pixels
+        Whether pixels are read.
+    only
+        The tags, and keywords of public ones, that are read; all unless given.
 
     Raises
     ------
@@ -60,7 +67,8 @@ def dicom_dataset(file: Path, *, pixels: bool = False) -> Any:
     """
     pydicom = _pydicom()
     with dicom_errors(file):
-        return pydicom.dcmread(file, stop_before_pixels=not pixels)
+        wanted = [tag if isinstance(tag, str) else (tag.group, tag.element) for tag in only] or None
+        return pydicom.dcmread(file, stop_before_pixels=not pixels, specific_tags=wanted)
 
 
 def _pydicom() -> ModuleType:

@@ -9,6 +9,7 @@ from types import ModuleType
 
 import h5py
 
+from ctflow.io.dicom import is_dicom
 from ctflow.io.errors import ScanError
 from ctflow.io.fields import opened
 from ctflow.io.matlab import is_matlab, variables
@@ -48,6 +49,10 @@ def _format_of(path: Path) -> ModuleType:
     if is_matlab(path):
         names = ", ".join(variables(path)) or "nothing"
         return _first(_IN_MATLAB, path, path, f"a MATLAB file that contains {names}")
+    if path.is_file() and not h5py.is_hdf5(path):
+        found = "one DICOM file" if is_dicom(path) else f"{path.stat().st_size} bytes of something else"
+        expected = "an HDF5 or MATLAB file, or a folder of DICOM or TIFF files"
+        raise ScanError(path, "file", found=found, expected=expected)
     with opened(path) as file:
         return _first(_IN_HDF5, path, file, f"a file that contains {', '.join(file) or 'nothing'}")
 

@@ -112,7 +112,7 @@ def serving() -> Iterator[Served]:
 def packed(files: Mapping[str, bytes]) -> bytes:
     """A ZIP file of these files."""
     content = io.BytesIO()
-    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for name, value in files.items():
             archive.writestr(name, value)
     return content.getvalue()

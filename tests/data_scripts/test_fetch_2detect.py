@@ -54,12 +54,7 @@ def test_measurements(served: Served, tmp_path: Path, capsys: pytest.CaptureFixt
 def test_training_images(served: Served, tmp_path: Path) -> None:
     content = io.BytesIO()
     imwrite(content, np.full((1024, 1024), 0.01, np.float32))
-    names = [
-        f"slice{k:05}/mode{mode}/{what}.tif"
-        for k in (1, 2)
-        for mode in (1, 2)
-        for what in ("reconstruction",)
-    ]
+    names = [f"slice{k:05}/mode{mode}/reconstruction.tif" for k in (1, 2) for mode in (1, 2)]
     members = {name: content.getvalue() for name in (*names, "slice00001/mode2/segmentation.tif")}
     record = RECONSTRUCTIONS["1-1000"]
     served.add_record(record, {IMAGES: packed(members)})

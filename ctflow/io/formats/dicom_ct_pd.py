@@ -176,7 +176,8 @@ def _files(path: Path) -> Iterator[Path]:
 
 
 def _header(file: Path) -> _Header:
-    data = dicom_dataset(file)
+    # Folders have tens of thousands of views.
+    data = dicom_dataset(file, only=(_PHI, _Z, _TO_AXIS, *_SPOT.values(), "InstanceNumber"))
     phi, z = (tag_number(file, data, tag, positive=False) for tag in (_PHI, _Z))
     angle, height, radius = (tag_numbers(file, data, tag) for tag in _SPOT.values())
     number = data.get("InstanceNumber")

@@ -128,8 +128,13 @@ def test_files_that_are_no_scans(path: Path, tmp_path: Path) -> None:
     ):
         open_scan(tmp_path)
     (tmp_path / "text.h5").write_text("a text")
-    with pytest.raises(ScanError, match="expected an HDF5 file, found 6 bytes of something else"):
+    with pytest.raises(
+        ScanError, match=r"expected an HDF5 or MATLAB file, .*, found 6 bytes of something else"
+    ):
         open_scan(tmp_path / "text.h5")
+    (tmp_path / "1.dcm").write_bytes(bytes(128) + b"DICM")
+    with pytest.raises(ScanError, match=r"or a folder of DICOM or TIFF files, found one DICOM file"):
+        open_scan(tmp_path / "1.dcm")
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["temperature"] = 3.0
     with pytest.raises(
