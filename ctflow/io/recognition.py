@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
@@ -49,7 +50,7 @@ def _format_of(path: Path) -> ModuleType:
     if is_matlab(path):
         names = ", ".join(variables(path)) or "nothing"
         return _first(_IN_MATLAB, path, path, f"a MATLAB file that contains {names}")
-    if path.is_file() and not h5py.is_hdf5(path):
+    if path.is_file() and os.access(path, os.R_OK) and not h5py.is_hdf5(path):
         found = "one DICOM file" if is_dicom(path) else f"{path.stat().st_size} bytes of something else"
         expected = "an HDF5 or MATLAB file, or a folder of DICOM or TIFF files"
         raise ScanError(path, "file", found=found, expected=expected)

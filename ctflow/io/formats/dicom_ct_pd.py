@@ -180,10 +180,11 @@ def _header(file: Path) -> _Header:
     data = dicom_dataset(file, only=(_PHI, _Z, _TO_AXIS, *_SPOT.values(), "InstanceNumber"))
     phi, z = (tag_number(file, data, tag, positive=False) for tag in (_PHI, _Z))
     angle, height, radius = (tag_numbers(file, data, tag) for tag in _SPOT.values())
-    number = data.get("InstanceNumber")
+    with dicom_errors(file):
+        number = int(data.get("InstanceNumber") or 0)
     return _Header(
         file,
-        0 if number is None else int(number),
+        number,
         phi,
         z,
         tag_number(file, data, _TO_AXIS),
@@ -197,7 +198,8 @@ def _first(values: NDArray[np.float64] | None) -> float:
 
 def _must_be_alone(file: Path, data: Any) -> None:
     """Refuse several frames a file and several spectra."""
-    frames = int(data.get("NumberOfFrames") or 1)
+    with dicom_errors(file):
+        frames = int(data.get("NumberOfFrames") or 1)
     if frames != 1:
         raise ScanError(file, "NumberOfFrames", found=frames, expected="1, a file for each view")
     spectra = tag_numbers(file, data, _SPECTRA)
@@ -317,9 +319,10 @@ def _line_integrals(file: Path, data: Any, shape: tuple[int, int]) -> NDArray[np
         raise ScanError(file, "pixel data", found=f"shape {stored.shape}", expected=expected)
     scale = []
     for name in ("RescaleSlope", "RescaleIntercept"):
-        value = data.get(name)
-        if value is None or not math.isfinite(float(value)):
-            found = "nothing" if value is None else value
+        with dicom_errors(file):
+            value = float(data[name].value) if name in data else math.nan
+        if not math.isfinite(value):
+            found = value if name in data else "nothing"
             raise ScanError(file, name, found=found, expected="a finite number")
-        scale.append(float(value))
+        scale.append(value)
     return (stored[::-1] * np.float32(scale[0]) + np.float32(scale[1])).astype(np.float32)

@@ -121,8 +121,8 @@ def recording(path: Path, *, angles_unit: str | None = None, photons: float | No
         assumed.append("flat field: the brightest bin of each view; counts: one for each photon")
     elif photons is None:
         assumed.append(f"photons: {_ASSUMED_PHOTONS:g} a bin; pass photons= for another noise")
-    if not counts and scanned is _WALNUT:
-        assumed.append(f"views: every tenth of {scanned.views}, in the order of the full sinogram")
+    if name == "m":
+        assumed.append(f"views: {360 / views:g} degrees apart, in the order of the full sinogram")
     noise = "Poisson, as many photons as the brightest bin of a view counts"
     if photons is not None or not counts:
         noise = noise_in_words(PoissonTransmission(photons or _ASSUMED_PHOTONS))

@@ -77,7 +77,7 @@ def test_small_walnut(path: Path, version: str) -> None:
     inside = torch.hypot(x[None] - 5, y[:, None] + 3) < 10
     assert float(image[inside].mean()) == pytest.approx(ATTENUATION, rel=0.02)
     assert scan[0].noise.photons == 1e4
-    assert any("every tenth of 1200" in line for line in scan.describe()["assumed"])
+    assert any("views: 3 degrees apart" in line for line in scan.describe()["assumed"])
 
 
 def test_lotus(path: Path) -> None:
