@@ -63,7 +63,9 @@ def _root(
         raise typer.Exit
 
 
-Files = Annotated[list[Path] | None, typer.Argument(metavar="FILES...", help="Measured files.")]
+Files = Annotated[
+    list[Path] | None, typer.Argument(metavar="FILES...", help="Measured files, or folders of them.")
+]
 Output = Annotated[
     Path | None, typer.Option("--output", "-o", help="The file to write; a folder for several.")
 ]
@@ -75,12 +77,13 @@ AnglesUnit = Annotated[
 ]
 Photons = Annotated[float | None, typer.Option(help="Per bin without an object, where the file is silent.")]
 RemoveStripes = Annotated[bool | None, typer.Option("--remove-stripes", help="Reduce ring artefacts.")]
+Mode = Annotated[int | None, typer.Option(help="Of 2DeteCT: 1, 2 or 3.")]
 Views = Annotated[int | None, typer.Option(help="Use this many of the angles, evenly spaced.")]
 
 
 @app.command()
 def info(
-    file: Annotated[Path, typer.Argument(help="A measured file.")],
+    file: Annotated[Path, typer.Argument(help="A measured file, or a folder of one scan.")],
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
     views: Views = None,
     centre: Centre = None,
@@ -88,13 +91,14 @@ def info(
     size: Size = None,
     angles_unit: AnglesUnit = None,
     photons: Photons = None,
+    mode: Mode = None,
 ) -> None:
     """Show what a measured file holds, what is assumed about it, and what is missing."""
     from ctflow.io.scan import open_scan
     from ctflow.pipeline.job import load_job
 
     given: dict[str, Any] = {"views": views, "centre": centre, "pixel_size": pixel_size, "size": size}
-    given |= {"angles_unit": angles_unit, "photons": photons}
+    given |= {"angles_unit": angles_unit, "photons": photons, "mode": mode}
     job = load_job(None, {"files": [file], "output": "-", "solver": "fbp", **given})
     described = open_scan(file, **job.reading()).describe()
     typer.echo(json.dumps(described, indent=2) if as_json else "\n".join(_lines(described)))
@@ -130,6 +134,7 @@ def reconstruct(
     size: Size = None,
     angles_unit: AnglesUnit = None,
     photons: Photons = None,
+    mode: Mode = None,
     remove_stripes: RemoveStripes = None,
 ) -> None:
     """Reconstruct measured files, each into an HDF5 file with a PNG preview beside it."""
@@ -146,7 +151,7 @@ def reconstruct(
         "centre": centre,
     }
     given |= {"pixel_size": pixel_size, "size": size, "angles_unit": angles_unit, "photons": photons}
-    job = load_job(config, {**given, "remove_stripes": remove_stripes})
+    job = load_job(config, {**given, "mode": mode, "remove_stripes": remove_stripes})
 
     from ctflow.pipeline.run import run
     from ctflow.progress import shown

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from operators.ct.geometry import Detector, ImageGrid
+from operators.ct.geometry import Detector, FanBeam, HelicalConeBeam, ImageGrid, ParallelBeam
 from operators.noise import GaussianNoise, NoiseModel, PoissonTransmission
 
+Rays = ParallelBeam | FanBeam | HelicalConeBeam
 # (first slice, one past the last, views in use) -> (slices, views, bins) line integrals and their noise,
-# whose tensors have either no slice axis or one of the same length, and at most three axes.
+# whose tensors have either no slice axis or one of the same length, and at most three axes. Of a scan in
+# space all slices are read at once: (views, rows, bins).
 Read = Callable[[int, int, NDArray[np.intp]], tuple[Tensor, NoiseModel]]
 
 
 @dataclass(frozen=True)
 class Recording:
-    """One measured parallel-beam file.
+    """One measured file, or one folder of them.
 
     Attributes
     ----------
@@ -28,12 +31,11 @@ class Recording:
         Name of the file format.
     slices
         Number of slices.
-    angles
-        In radians, shape (views,).
-    detector
-        In mm, or with a pitch of 1 where the file does not say its pixel size.
+    geometry
+        The rays of one slice, or of a scan in space; lengths in mm, or with a pitch of 1 where the file does
+        not say its pixel size.
     grid
-        The image, in the same unit of length.
+        The image of one slice, or of a scan in space the volume; in the same unit of length.
     unit
         Of the image: "1/mm" or "1/pixel".
     read
@@ -48,14 +50,15 @@ class Recording:
         Says what looks wrong in one slice, one line each, after reading it.
     metadata
         What else the file says about itself, JSON-able.
+    files
+        The files that are read, where that is not the one that was opened.
     assumed, missing, problems
         One line each: what was taken for granted, what the file lacks, and what looks wrong.
     """
 
     format: str
     slices: int
-    angles: NDArray[np.float64]
-    detector: Detector
+    geometry: Rays
     grid: ImageGrid
     unit: str
     read: Read
@@ -64,14 +67,25 @@ class Recording:
     read_truth: Callable[[int, int], Tensor] | None = None
     inspect: Callable[[int], tuple[str, ...]] | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    files: tuple[Path, ...] = ()
     assumed: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
 
     @property
-    def sinogram_shape(self) -> tuple[int, int]:
-        """(views, bins) of the file."""
-        return len(self.angles), self.detector.bins
+    def angles(self) -> NDArray[np.float64]:
+        """In radians, shape (views,)."""
+        return self.geometry.angles
+
+    @property
+    def detector(self) -> Detector:
+        """The bins of one view."""
+        return self.geometry.detector
+
+    @property
+    def in_space(self) -> bool:
+        """Whether rays leave the plane of a slice, so that only the volume is an inverse problem."""
+        return self.geometry.dimensions == 3
 
 
 def noise_in_words(noise: NoiseModel) -> str:

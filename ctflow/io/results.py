@@ -147,6 +147,16 @@ def file_sha256(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def files_sha256(files: Sequence[str | Path]) -> str:
+    """The SHA-256 of one file; of several, that of the lines "SHA-256  folder/name" in their order."""
+    if len(files) == 1:
+        return file_sha256(files[0])
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file_sha256(file)}  {'/'.join(Path(file).parts[-2:])}\n".encode())
+    return digest.hexdigest()
+
+
 def _create(file: h5py.File, name: str, volume: Tensor) -> h5py.Dataset:
     values = volume.detach().cpu().numpy()
     # One image a chunk: readers of single slices decompress no other.

@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from importlib import import_module
 from operator import index as operator_index
 from pathlib import Path
 from typing import Any, overload
@@ -18,8 +17,8 @@ from torch import Tensor
 
 from ctflow.io.description import describe
 from ctflow.io.errors import ScanError
-from ctflow.io.fields import opened
-from ctflow.io.recording import Recording
+from ctflow.io.recognition import recording_of
+from ctflow.io.recording import Rays, Recording
 from ctflow.problem import InverseProblem
 from operators.ct.corrections import STRIPE_WIDTH
 from operators.ct.corrections import remove_stripes as without_stripes
@@ -27,9 +26,6 @@ from operators.ct.geometry import Detector, ImageGrid, ParallelBeam
 from operators.ct.ray_transform import RayTransform
 from operators.ct.rotation_centre import find_rotation_centre
 from operators.noise import NoiseModel
-
-# In the order in which they are tried: the more a format says about itself, the earlier.
-_FORMATS = {"ctflow": "native", "DXchange": "dxchange", "LoDoPaB-CT": "lodopab"}
 
 
 def open_scan(
@@ -42,15 +38,16 @@ def open_scan(
     remove_stripes: bool = False,
     photons: float | None = None,
     size: int | None = None,
+    mode: int | None = None,
 ) -> Scan:
-    """Open a measured HDF5 file; its format is told by its content.
+    """Open a measured file, or a folder of them; the format is told by the content.
 
     Nothing but the description is read now.
 
     Parameters
     ----------
     path
-        The file.
+        The file or folder.
     views
         Use only so many of the angles, spread evenly.
     centre
@@ -58,7 +55,8 @@ def open_scan(
         of what the file says or of what the search finds.
     pixel_size
         Width of a detector bin, and for square grids of as many pixels as bins of a pixel, in mm. Lengths
-        that the file states are scaled to it.
+        that the file states are scaled to it. Of fan and cone beams, whose distances are known, the side of
+        the image's pixels: the field of view stays, unless `size` is given.
     angles_unit
         "degrees" or "radians", for files that say neither or the wrong one.
     remove_stripes
@@ -68,6 +66,8 @@ def open_scan(
         with it as one of corrected transmissions.
     size
         Height and width of the image in pixels, about the rotation axis; of unchanged pixel size.
+    mode
+        Of 2DeteCT, whose slices were each scanned in three: 1 low dose, 2 high fidelity, 3 beam hardening.
 
     Raises
     ------
@@ -81,8 +81,8 @@ def open_scan(
             raise ScanError(path, name, found=value, expected="a positive number")
     if angles_unit not in (None, "degrees", "radians"):
         raise ScanError(path, "angles_unit", found=repr(angles_unit), expected="'degrees' or 'radians'")
-    recording = _recording(path, angles_unit, photons)
-    total, bins = recording.sinogram_shape
+    recording = recording_of(path, angles_unit=angles_unit, photons=photons, mode=mode)
+    total, bins = recording.geometry.views, recording.detector.bins
     for name, value, most in (("views", views, total), ("size", size, 2**15)):
         if value is not None and not 1 <= value <= most:
             raise ScanError(path, name, found=value, expected=f"a number from 1 to {most}")
@@ -90,17 +90,6 @@ def open_scan(
         expected = f"a bin from 0 to {bins - 1}"
         raise ScanError(path, "centre", found=centre, expected=expected)
     return Scan(path, recording, views, centre, pixel_size, remove_stripes, size)
-
-
-def _recording(path: Path, angles_unit: str | None, photons: float | None) -> Recording:
-    modules = [import_module(f"ctflow.io.formats.{name}") for name in _FORMATS.values()]
-    with opened(path) as file:
-        chosen = next((module for module in modules if module.recognises(file)), None)
-        names = ", ".join(file) or "nothing"
-    if chosen is None:
-        expected = f"one of the formats {', '.join(_FORMATS)}"
-        raise ScanError(path, "format", found=f"a file that contains {names[:200]}", expected=expected)
-    return chosen.recording(path, angles_unit=angles_unit, photons=photons)
 
 
 def _spread(angles: NDArray[np.float64], count: int | None) -> NDArray[np.intp]:
@@ -126,7 +115,8 @@ def _one_slice(noise: NoiseModel) -> NoiseModel:
 class Scan:
     """The slices of one file, each an inverse problem that is read when it is asked for.
 
-    ``len(scan)``; ``scan[i]`` with measurement (views, bins); ``scan[a:b]`` with (slices, views, bins).
+    ``len(scan)``; ``scan[i]`` with measurement (views, bins); ``scan[a:b]`` with (slices, views, bins). Where
+    rays leave the plane, ``scan.volume()`` is the problem in space, with measurement (views, rows, bins).
     The file is opened for each access, so that a scan can be sent to other processes. Made by `open_scan`.
     """
 
@@ -147,6 +137,7 @@ class Scan:
     def __getitem__(self, index: slice) -> InverseProblem: ...
     def __getitem__(self, index: int | slice) -> InverseProblem:
         """One problem for an index, one batched problem for a slice."""
+        self.require_slices()
         start, stop = self._range(index)
         measurement, noise = self._read(start, stop, self.used_views)
         if self.remove_stripes:
@@ -155,6 +146,28 @@ class Scan:
         if not isinstance(index, slice):
             measurement, noise = measurement[0], _one_slice(noise)
         return InverseProblem(self.operator, measurement, noise)
+
+    def require_slices(self) -> None:
+        """Raise ScanError where slices are no problems of their own, as rays leave their planes."""
+        if self.recording.in_space:
+            found = self.recording.geometry.describe()
+            expected = "a scan whose rays stay in the plane of a slice"
+            hint = "scan.volume() is the problem in space"
+            raise ScanError(self.path, "slices", found=found, expected=expected, hint=hint)
+
+    def volume(self) -> InverseProblem:
+        """The problem in space, its measurement (views, rows, bins) and its image (slices, height, width).
+
+        Raises
+        ------
+        ScanError
+            If the rays stay in the plane: then each slice is a problem of its own.
+        """
+        if not self.recording.in_space:
+            found = self.recording.geometry.describe()
+            hint = "take slices, such as scan[0:4]"
+            raise ScanError(self.path, "volume", found=found, expected="rays in space", hint=hint)
+        return InverseProblem(self.operator, *self._read(0, len(self), self.used_views))
 
     def __iter__(self) -> Iterator[InverseProblem]:
         return (self[index] for index in range(len(self)))
@@ -166,9 +179,10 @@ class Scan:
     def truth(self, index: int | slice) -> Tensor | None:
         """Return the image that was measured, (height, width) or (slices, height, width), where known.
 
-        It is in the scan's unit, and None for an image of another size than the file's.
+        It is in the scan's unit, and None for other pixels than the file's.
         """
-        if self.recording.read_truth is None or self.size is not None:
+        resampled = self.given_pixel_size is not None and self._distances_known
+        if self.recording.read_truth is None or self.size is not None or resampled:
             return None
         images = self.recording.read_truth(*self._range(index)) / self._scale
         return images if isinstance(index, slice) else images[0]
@@ -185,13 +199,19 @@ class Scan:
 
     @cached_property
     def grid(self) -> ImageGrid:
-        """The pixels of the image."""
+        """The pixels of the image, or the voxels of the volume."""
         grid = self.recording.grid
-        return ImageGrid(
-            grid.shape if self.size is None else (self.size, self.size),
-            (grid.pixel_height * self._scale, grid.pixel_width * self._scale),
-            (grid.center[0] * self._scale, grid.center[1] * self._scale),
-        )
+        height, width = grid.shape[-2:]
+        sides = tuple(side * self._scale for side in grid.pixel_size)  # type: ignore[union-attr]
+        if self.given_pixel_size is not None and self._distances_known:
+            side = self.given_pixel_size
+            height = max(1, round(height * grid.pixel_height / side))
+            width = max(1, round(width * grid.pixel_width / side))
+            sides = (*sides[:-2], side, side)
+        if self.size is not None:
+            height = width = self.size
+        center = tuple(value * self._scale for value in grid.center)
+        return ImageGrid((*grid.shape[:-2], height, width), sides, center)
 
     @cached_property
     def centre(self) -> float:
@@ -205,7 +225,7 @@ class Scan:
         detector = self.recording.detector
         if self.given_centre is not None:
             return float(self.given_centre)
-        if self.recording.axis_known:
+        if self.recording.axis_known or not isinstance(self.recording.geometry, ParallelBeam):
             return (detector.bins - 1) / 2 - detector.offset / detector.pitch
         middle = len(self) // 2
         measurement, _ = self._read(middle, middle + 1, _spread(self.recording.angles, None))
@@ -218,14 +238,19 @@ class Scan:
             ) from error
 
     @cached_property
-    def geometry(self) -> ParallelBeam:
-        """The rays of one slice."""
+    def geometry(self) -> Rays:
+        """The rays of one slice, or of a scan in space."""
         return self.geometry_about(self.centre)
 
     @cached_property
     def operator(self) -> RayTransform:
         """The ray transform that all slices share."""
         return RayTransform(self.geometry, self.grid)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Every file that is read."""
+        return self.recording.files or (self.path,)
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -247,13 +272,35 @@ class Scan:
     @property
     def _scale(self) -> float:
         """New over old lengths."""
-        return 1.0 if self.given_pixel_size is None else self.given_pixel_size / self.recording.detector.pitch
+        if self.given_pixel_size is None or self._distances_known:
+            return 1.0
+        return self.given_pixel_size / self.recording.detector.pitch
 
-    def geometry_about(self, centre: float) -> ParallelBeam:
+    @property
+    def _distances_known(self) -> bool:
+        """Whether the distances from source to axis and detector fix the scale of all lengths."""
+        return not isinstance(self.recording.geometry, ParallelBeam)
+
+    def geometry_about(self, centre: float) -> Rays:
         """Return the rays for a rotation axis at a position in bins."""
-        bins, pitch = self.recording.detector.bins, self.recording.detector.pitch * self._scale
+        geometry, detector = self.recording.geometry, self.recording.detector
+        bins, pitch = detector.bins, detector.pitch * self._scale
         offset = ((bins - 1) / 2 - centre) * pitch
-        return ParallelBeam(self.recording.angles[self.used_views], Detector(bins, pitch, offset))
+        if isinstance(geometry, ParallelBeam):
+            return ParallelBeam(geometry.angles[self.used_views], Detector(bins, pitch, offset))
+        geometry = geometry.subset(self.used_views)
+        if math.isclose(offset, detector.offset, abs_tol=1e-9 * pitch):
+            return geometry
+        if detector.rows is None:
+            moved = Detector(bins, pitch, offset, curved=detector.curved)
+        else:
+            moved = Detector(
+                (detector.rows, bins),
+                (detector.row_pitch, pitch),
+                (detector.row_offset, offset),
+                curved=detector.curved,
+            )
+        return geometry.with_detector(moved)
 
     def _range(self, index: int | slice) -> tuple[int, int]:
         if isinstance(index, slice):
@@ -269,13 +316,17 @@ class Scan:
         return position, position + 1
 
     def _read(self, start: int, stop: int, views: NDArray[np.intp]) -> tuple[Tensor, NoiseModel]:
-        total, bins = self.recording.sinogram_shape
-        needed = (stop - start) * total * bins * 4
+        count = 1 if self.recording.in_space else stop - start
+        needed = count * math.prod(self.recording.geometry.sinogram_shape) * 4
         there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         if needed > there:
-            found = f"{stop - start} slices of together {needed / 2**30:.1f} GiB"
-            expected = f"slices that fit into {there / 2**30:.1f} GiB of memory"
+            what = "a volume" if self.recording.in_space else f"{stop - start} slices of together"
+            expected = f"what fits into {there / 2**30:.1f} GiB of memory"
             raise ScanError(
-                self.path, "slices", found=found, expected=expected, hint="ask for fewer at a time"
+                self.path,
+                "slices",
+                found=f"{what} {needed / 2**30:.1f} GiB",
+                expected=expected,
+                hint="ask for fewer at a time",
             )
         return self.recording.read(start, stop, views)

@@ -18,7 +18,7 @@ from torch import Tensor
 from ctflow import __version__
 from ctflow.flows.prior import FlowPrior
 from ctflow.io.errors import ScanError
-from ctflow.io.results import file_sha256, write_result
+from ctflow.io.results import files_sha256, write_result
 from ctflow.io.scan import Scan
 from ctflow.pipeline.job import Job
 from ctflow.problem import InverseProblem
@@ -90,7 +90,7 @@ class FileRun:
     def run(self, output: Path) -> Outcome:
         """Reconstruct all slices and write them."""
         start = time.perf_counter()
-        source_hash = file_sha256(self.file)
+        source_hash = files_sha256(self.scan.files)
         if self.prior is not None:
             self.prior = settled(self.prior, self.scan)
         for k in range(0, len(self.slices), self.job.batch):

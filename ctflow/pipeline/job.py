@@ -77,6 +77,7 @@ class Job(BaseModel):
     size: int | None = Field(default=None, ge=1)
     angles_unit: Literal["degrees", "radians"] | None = None
     photons: float | None = Field(default=None, gt=0)
+    mode: int | None = None
     remove_stripes: bool = False
 
     @field_validator("files", mode="before")
@@ -111,13 +112,16 @@ class Job(BaseModel):
 
     def reading(self) -> dict[str, Any]:
         """The keyword arguments of `open_scan` that differ from its defaults."""
-        names = ("views", "centre", "pixel_size", "size", "angles_unit", "photons")
+        names = ("views", "centre", "pixel_size", "size", "angles_unit", "photons", "mode")
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         return {**given, "remove_stripes": True} if self.remove_stripes else given
 
     def output_of(self, file: Path) -> Path:
         """Where the reconstruction of one of the files goes."""
-        return self.output if self._single_output else self.output / f"{file.stem}_recon.h5"
+        if self._single_output:
+            return self.output
+        name = file.resolve().name if file.is_dir() else file.stem
+        return self.output / f"{name}_recon.h5"
 
     @property
     def _single_output(self) -> bool:

@@ -16,23 +16,24 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ctflow.io.counts import (
+    ROWS_FOR_GAIN,
+    check_transmission,
+    gain_of_flats,
+    measurement,
+    odd_readings,
+    photons_a_bin,
+)
 from ctflow.io.errors import ScanError
-from ctflow.io.fields import check_finite, check_slice_size, dataset, find, numbers, opened, scalar, text
+from ctflow.io.fields import check_finite, check_slice_size, dataset, find, numbers, opened, text
+from ctflow.io.lengths import pixel_length, radians
 from ctflow.io.recording import Recording
-from ctflow.io.units import angle_unit, millimetres
-from operators.ct.corrections import estimate_gain, fill_invalid, flat_field, line_integrals, open_beam_counts
-from operators.ct.geometry import Detector, ImageGrid
-from operators.noise import NoiseModel, PoissonTransmission
+from operators.ct.corrections import flat_field, open_beam_counts
+from operators.ct.geometry import Detector, ImageGrid, ParallelBeam
+from operators.noise import NoiseModel
 
 _DATA, _THETA, _DETECTOR = "/exchange/data", "/exchange/theta", "/measurement/instrument/detector"
 _SUFFIXES = ("", "_start", "_end")
-_SMALLEST_COUNT = 0.1
-_FEWEST_FLATS_FOR_GAIN, _ROWS_FOR_GAIN = 5, 8
-# A bin without beam says nothing; a photon count has to be positive.
-_NO_PHOTONS = 1e-20
-# A full turn is 6.28 radians: what spans less is either a very limited scan or not in degrees.
-_SUSPICIOUS_SPAN, _SUSPICIOUS_VIEWS = 6.4, 10
-_LARGEST_TRANSMISSION = 10.0
 
 
 @dataclass(frozen=True)
@@ -43,25 +44,13 @@ class _Read:
     corrected: bool  # the data are transmissions, not counts
 
     def __call__(self, start: int, stop: int, views: NDArray[np.intp]) -> tuple[Tensor, NoiseModel]:
-        transmission, photons = self._transmission(start, stop, views)
-        measured, _ = line_integrals(transmission, photons, _SMALLEST_COUNT)
-        filled, _ = fill_invalid(measured)
-        return filled, PoissonTransmission(photons, smallest_count=_SMALLEST_COUNT)
+        return measurement(*self._transmission(start, stop, views))
 
     def problems(self, index: int) -> tuple[str, ...]:
         """Return what looks wrong in one slice."""
         with opened(self.path) as file:
             views = np.arange(_axes(file)[1][0])
-        transmission, photons = self._transmission(index, index + 1, views)
-        _, lifted = line_integrals(transmission, photons, _SMALLEST_COUNT)
-        dead = int(torch.isnan(transmission[0]).all(0).sum())
-        found = []
-        if lifted:
-            share = f"{lifted} of {transmission.numel()} readings"
-            found.append(f"slice {index}: {share} are at or below the dark field; taken for 0.1 photons")
-        if dead:
-            found.append(f"slice {index}: {dead} bins see no beam; filled in and given no weight")
-        return tuple(found)
+        return odd_readings(*self._transmission(index, index + 1, views), index)
 
     def _transmission(self, start: int, stop: int, views: NDArray[np.intp]) -> tuple[Tensor, Tensor]:
         """Return transmission (slices, views, bins), NaN where there is no beam, and photons a bin."""
@@ -71,17 +60,14 @@ class _Read:
                 counts = counts[:, views]
             check_finite(self.path, _DATA, counts, start)
             if self.corrected:
-                _must_be_transmission(self.path, counts, start)
                 transmission = torch.from_numpy(counts)
+                check_transmission(self.path, _DATA, transmission, start)
                 open_beam = torch.ones(len(counts), 1, counts.shape[2])
             else:
                 flats, darks = _flats(file, start, stop), _frames(file, "data_dark", start, stop)
                 transmission = flat_field(torch.from_numpy(counts), flats, darks)
                 open_beam = open_beam_counts(flats, darks)
-        photons = open_beam / self.gain
-        if self.photons is not None:
-            photons = torch.where(open_beam > 0, self.photons, 0.0)
-        return transmission, photons.clamp_min(_NO_PHOTONS)
+        return transmission, photons_a_bin(open_beam, self.gain, self.photons)
 
 
 def recognises(file: h5py.File) -> bool:
@@ -130,8 +116,7 @@ def recording(path: Path, *, angles_unit: str | None = None, photons: float | No
     return Recording(
         format="DXchange",
         slices=rows,
-        angles=angles,
-        detector=Detector(bins, pitch),
+        geometry=ParallelBeam(angles, Detector(bins, pitch)),
         grid=ImageGrid((bins, bins), pitch),
         unit="1/pixel" if pixel_size is None else "1/mm",
         read=read,
@@ -213,29 +198,11 @@ def _check_frames(file: h5py.File, rows: int, bins: int, photons: float | None) 
     return corrected
 
 
-def _must_be_transmission(path: Path, values: NDArray[np.float32], first_slice: int) -> None:
-    largest = float(values.max())
-    if largest > _LARGEST_TRANSMISSION:
-        found = f"{largest:g} in the slices from {first_slice}"
-        expected = "transmissions near or below 1, as there are no flat fields"
-        raise ScanError(path, _DATA, found=found, expected=expected)
-
-
 def _noise(file: h5py.File, rows: int, assumed: list[str]) -> tuple[float, str]:
     """Return detector counts a photon, and the noise in words, from flats in the middle of the detector."""
-    start = max(0, rows // 2 - _ROWS_FOR_GAIN // 2)
-    stop = min(rows, start + _ROWS_FOR_GAIN)
-    flats, darks = _flats(file, start, stop), _frames(file, "data_dark", start, stop)
-    frames = flats.shape[1]
-    gain = estimate_gain(flats, darks) if frames >= _FEWEST_FLATS_FOR_GAIN else None
-    if gain is None:
-        assumed.append("counts: one for each photon")
-    else:
-        assumed.append(
-            f"counts: {gain:.4g} for each photon, estimated from the spread of {frames} flat frames"
-        )
-    photons = open_beam_counts(flats, darks).median().item() / (gain or 1.0)
-    return gain or 1.0, f"Poisson, about {photons:.4g} photons a bin"
+    start = max(0, rows // 2 - ROWS_FOR_GAIN // 2)
+    stop = min(rows, start + ROWS_FOR_GAIN)
+    return gain_of_flats(_flats(file, start, stop), _frames(file, "data_dark", start, stop), assumed)
 
 
 def _angles(
@@ -253,43 +220,16 @@ def _angles(
             found += f" with shape {shape}: wrong axes order"
             hint = f"write the order into the attribute axes of {_DATA}, such as 'y:theta:x'"
         raise ScanError(file.filename, _THETA, found=found, expected="one angle a view", hint=hint)
-    stated = (text(file[_THETA].attrs.get("units")) or "").strip()
-    known = angle_unit(stated)
-    span = float(np.ptp(angles))
-    if unit is None:
-        hint = 'pass angles_unit="radians" or angles_unit="degrees"'
-        if stated and known is None:
-            expected = "degrees or radians"
-            raise ScanError(
-                file.filename, f"{_THETA} attribute units", found=repr(stated), expected=expected, hint=hint
-            )
-        too_small = not stated and span < _SUSPICIOUS_SPAN and views > _SUSPICIOUS_VIEWS
-        too_large = known == "radians" and span > 4 * _SUSPICIOUS_SPAN
-        if too_small or too_large:
-            found = f"{views} angles over {span:.4g}, in {stated or 'an unstated unit'}"
-            expected = "angles in radians" if too_large else "angles in degrees"
-            raise ScanError(file.filename, _THETA, found=found, expected=expected, hint=hint)
-        unit = known or "degrees"
-        if not stated:
-            assumed.append("theta: in degrees")
-    return np.deg2rad(angles) if unit == "degrees" else angles
+    return radians(file, _THETA, angles, unit, assumed)
 
 
 def _pixel_size(file: h5py.File, assumed: list[str], missing: list[str]) -> float | None:
     """Return the pixel size in mm, or None."""
     for name in ("actual_pixel_size_x", "actual_pixel_size", "pixel_size_x", "pixel_size"):
         place = f"{_DETECTOR}/{name}"
-        size = scalar(file, place)
-        if size is None:
-            continue
-        if size <= 0:
-            raise ScanError(file.filename, place, found=size, expected="a positive length")
-        unit = (text(file[place].attrs.get("units")) or "").strip()
-        factor = millimetres(unit)
-        if factor is None:
-            missing.append(f"unit of {place} (found {unit!r}); give the pixel size in mm")
-            return None
-        if not name.startswith("actual"):
+        size, there = pixel_length(file, place, missing)
+        if size is not None and not name.startswith("actual"):
             assumed.append(f"pixel size: {place}, with no magnification between sample and detector")
-        return size * factor
+        if there:
+            return size
     return None

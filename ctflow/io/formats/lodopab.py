@@ -21,7 +21,7 @@ from torch import Tensor
 from ctflow.io.errors import ScanError
 from ctflow.io.fields import check_finite, dataset, find, opened
 from ctflow.io.recording import Recording, noise_in_words
-from operators.ct.geometry import Detector, ImageGrid
+from operators.ct.geometry import Detector, ImageGrid, ParallelBeam
 from operators.noise import NoiseModel, PoissonTransmission
 
 _VIEWS, _BINS, _SIZE, _FIELD_OF_VIEW = 1000, 513, 362, 260.0
@@ -64,9 +64,11 @@ def recording(path: Path, *, angles_unit: str | None = None, photons: float | No
     return Recording(
         format="LoDoPaB-CT",
         slices=slices,
-        # A quarter turn from ODL's angle for the same array; see RayTransform.from_odl.
-        angles=(np.arange(_VIEWS) + 0.5) * math.pi / _VIEWS - math.pi / 2,
-        detector=Detector(_BINS, pitch=_FIELD_OF_VIEW * math.sqrt(2) / _BINS),
+        geometry=ParallelBeam(
+            # A quarter turn from ODL's angle for the same array; see RayTransform.from_odl.
+            (np.arange(_VIEWS) + 0.5) * math.pi / _VIEWS - math.pi / 2,
+            Detector(_BINS, pitch=_FIELD_OF_VIEW * math.sqrt(2) / _BINS),
+        ),
         grid=ImageGrid((_SIZE, _SIZE), pixel_size=_FIELD_OF_VIEW / _SIZE),
         unit="1/mm",
         read=_Read(path, _PHOTONS if photons is None else photons),

@@ -113,8 +113,7 @@ def recording(path: Path, *, angles_unit: str | None = None, photons: float | No
     return Recording(
         format="ctflow",
         slices=slices,
-        angles=angles,
-        detector=detector,
+        geometry=ParallelBeam(angles, detector),
         grid=grid,
         unit=unit,
         read=_Read(path, photons),

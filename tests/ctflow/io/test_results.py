@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from ctflow.io.errors import OutputError
-from ctflow.io.results import file_sha256, read_result, write_result
+from ctflow.io.results import file_sha256, files_sha256, read_result, write_result
 
 
 def random(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -107,3 +107,13 @@ def test_files_that_are_no_results(tmp_path: Path) -> None:
 def test_file_sha256(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"counts" * 1000)
     assert file_sha256(tmp_path / "file") == hashlib.sha256(b"counts" * 1000).hexdigest()
+
+
+def test_the_hash_of_several_files_knows_content_name_and_order(tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("a.tif", "b.tif")]
+    for file in files:
+        file.write_text("the same")
+    alone = hashlib.sha256(b"the same").hexdigest()
+    lines = "".join(f"{alone}  {tmp_path.name}/{file.name}\n" for file in files)
+    assert files_sha256(files) == hashlib.sha256(lines.encode()).hexdigest()
+    assert files_sha256(files[:1]) == alone

@@ -15,8 +15,17 @@ import torch
 
 from ctflow.io.errors import ScanError
 from ctflow.io.formats.native import write_scan
-from ctflow.io.scan import open_scan
-from operators import Detector, GaussianNoise, ImageGrid, ParallelBeam, RayTransform
+from ctflow.io.recording import Rays, Recording
+from ctflow.io.scan import Scan, open_scan
+from operators import (
+    Detector,
+    FanBeam,
+    GaussianNoise,
+    HelicalConeBeam,
+    ImageGrid,
+    ParallelBeam,
+    RayTransform,
+)
 
 SCAN = RayTransform(ParallelBeam.uniform(12, Detector(15, 2.0, offset=1.0)), ImageGrid((8, 10), 1.5))
 
@@ -114,11 +123,18 @@ def test_arguments_that_do_not_go_with_the_file(path: Path, arguments: dict[str,
 def test_files_that_are_no_scans(path: Path, tmp_path: Path) -> None:
     with pytest.raises(ScanError, match="expected an HDF5 file, found no such file"):
         open_scan(tmp_path / "nothing.h5")
-    with pytest.raises(ScanError, match="expected an HDF5 file, found a folder"):
+    with pytest.raises(
+        ScanError, match=r"format: expected one of the formats .*, found a folder that contains"
+    ):
         open_scan(tmp_path)
     (tmp_path / "text.h5").write_text("a text")
-    with pytest.raises(ScanError, match="expected an HDF5 file, found 6 bytes of something else"):
+    with pytest.raises(
+        ScanError, match=r"expected an HDF5 or MATLAB file, .*, found 6 bytes of something else"
+    ):
         open_scan(tmp_path / "text.h5")
+    (tmp_path / "1.dcm").write_bytes(bytes(128) + b"DICM")
+    with pytest.raises(ScanError, match=r"or a folder of DICOM or TIFF files, found one DICOM file"):
+        open_scan(tmp_path / "1.dcm")
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["temperature"] = 3.0
     with pytest.raises(
@@ -152,5 +168,57 @@ def test_more_slices_than_fit_into_memory(path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(os, "sysconf", lambda name: 40)
     scan = open_scan(path)
     assert scan[0].measurement.shape == (12, 15)
-    with pytest.raises(ScanError, match=r"slices that fit into .* of memory.*; ask for fewer"):
+    with pytest.raises(ScanError, match=r"what fits into .* of memory.*; ask for fewer"):
         _ = scan[0:4]
+
+
+FAN = FanBeam.circular(6, source_to_axis=50.0, source_to_detector=80.0, detector=Detector(9, 2.0, 0.5))
+HELIX = HelicalConeBeam.uniform(
+    6,
+    1.5,
+    source_to_axis=50.0,
+    source_to_detector=80.0,
+    detector=Detector((3, 9), 2.0, curved=True),
+    pitch=4.0,
+)
+
+
+def diverging(geometry: Rays, grid: ImageGrid, **settings: Any) -> Scan:
+    """A scan of three slices that reads how often each view was asked for."""
+
+    def read(start: int, stop: int, views: Any) -> tuple[torch.Tensor, GaussianNoise]:
+        counts = torch.as_tensor(views, dtype=torch.float32)
+        shape = geometry.sinogram_shape
+        if geometry.dimensions == 3:
+            return counts[:, None, None].expand(len(views), *shape[1:]), GaussianNoise(1.0)
+        return counts[:, None].expand(stop - start, len(views), *shape[1:]), GaussianNoise(1.0)
+
+    recording = Recording("made", 3, geometry, grid, "1/mm", read, "Gaussian")
+    return Scan(Path("made"), recording, **settings)
+
+
+def test_fan_beams_keep_their_distances() -> None:
+    grid = ImageGrid((10, 20), 1.0, center=(0.5, -0.5))
+    scan = diverging(FAN, grid, views=3, given_centre=2.0)
+    assert scan.geometry == FAN.subset([0, 2, 4]).with_detector(Detector(9, 2.0, 4.0))
+    assert scan[0:2].measurement.shape == (2, 3, 9)
+    assert diverging(FAN, grid).centre == pytest.approx(4 - 0.25)
+    finer = diverging(FAN, grid, given_pixel_size=0.5)
+    assert finer.grid == ImageGrid((20, 40), 0.5, center=(0.5, -0.5))
+    assert (finer.geometry, finer.unit, finer.pixel_size) == (FAN, "1/mm", 0.5)
+    assert diverging(FAN, grid, given_pixel_size=0.5, size=8).grid.shape == (8, 8)
+    with pytest.raises(ScanError, match=r"volume: expected rays in space, found fan beam.*; take slices"):
+        scan.volume()
+
+
+def test_rays_in_space_make_one_problem() -> None:
+    scan = diverging(HELIX, ImageGrid((3, 5, 5), 2.0))
+    problem = scan.volume()
+    assert (problem.measurement.shape, problem.image_shape) == ((6, 3, 9), (3, 5, 5))
+    assert scan.geometry == HELIX
+    assert scan.describe()["geometry"].startswith("helical cone beam, 6 views")
+    with pytest.raises(ScanError, match=r"slices: expected a scan whose rays stay in the plane .*volume\(\)"):
+        _ = scan[0]
+    shifted = diverging(HELIX, ImageGrid((3, 5, 5), 2.0), given_centre=3.0, given_pixel_size=1.0)
+    assert shifted.geometry.detector == Detector((3, 9), 2.0, (0.0, 2.0), curved=True)
+    assert shifted.grid == ImageGrid((3, 10, 10), (2.0, 1.0, 1.0))
