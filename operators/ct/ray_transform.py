@@ -22,8 +22,14 @@ _ENGINES = {
         "ConeBeam": ("joseph_volume", "JosephVolumeProjector"),
         "HelicalConeBeam": ("joseph_volume", "JosephVolumeProjector"),
     },
-    "astra": {"ParallelBeam": ("astra_engine", "AstraProjector")},
-    "odl": {"ParallelBeam": ("odl_engine", "OdlProjector")},
+    "astra": {
+        "ParallelBeam": ("astra_engine", "AstraProjector"),
+        "FanBeam": ("astra_engine", "AstraProjector"),
+    },
+    "odl": {
+        "ParallelBeam": ("odl_engine", "OdlProjector"),
+        "FanBeam": ("odl_engine", "OdlProjector"),
+    },
     "triton": {
         "ParallelBeam": ("joseph_triton", "JosephTritonProjector"),
         "FanBeam": ("joseph_triton", "JosephTritonProjector"),

@@ -1,4 +1,4 @@
-"""ASTRA as an engine: its `linear` projector on CPU, its 3-D CUDA projector on a batch of slices on GPU."""
+"""ASTRA as an engine: its `linear` and `line_fanflat` projectors on CPU, its 3-D CUDA projector on GPU."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from operators.ct.geometry import ImageGrid, ParallelBeam
+from operators.ct.geometry import FanBeam, ImageGrid, ParallelBeam
 
 
 def _astra() -> Any:
@@ -28,33 +28,41 @@ def _astra() -> Any:
 class _Handle:
     """One ASTRA projector, deleted with this object."""
 
-    def __init__(self, kind: str, projection: Any, volume: Any, gpu: int | None = None) -> None:
+    def __init__(self, kind: str, projection: Any, volume: Any, **settings: Any) -> None:
         astra = _astra()
-        options = {} if gpu is None else {"GPUindex": gpu}
-        self.id: int = astra.create_projector(kind, projection, volume, options)
-        weakref.finalize(self, astra.projector.delete, self.id)
+        room = astra.projector3d if kind == "cuda3d" else astra.projector
+        settings |= {"ProjectionGeometry": projection, "VolumeGeometry": volume}
+        self.id: int = room.create({"type": kind, **settings})
+        weakref.finalize(self, room.delete, self.id)
 
 
 class AstraProjector:
     """Line integrals and backprojections by the ASTRA toolbox, on the memory of torch tensors.
 
-    On CPU the pair is exactly matched (`linear`, Joseph's method); every thread has its own projector,
-    because one projector must not be used by two threads at once, and a call runs in one thread. On CUDA,
-    projection is ray-driven and backprojection pixel-driven: **the CUDA adjoint is approximate**, to some
-    percent on rough data, and texture interpolation has 8-bit fractions.
+    On CPU the pair is exactly matched: `linear`, Joseph's method, for parallel rays, and `line_fanflat`, the
+    length of the ray in each pixel, for fans. Every thread has its own projector, because one projector must
+    not be used by two threads at once, and a call runs in one thread. On CUDA, projection is ray-driven and
+    backprojection pixel-driven: **the CUDA adjoint is approximate**, to some percent on rough data, and
+    texture interpolation has 8-bit fractions.
 
     Raises
     ------
     ValueError
-        For pixels that are not square (ASTRA's `linear` gets the length of a step wrong for them), for
-        tensors that are not float32, and for CUDA tensors when ASTRA or torch has no working CUDA.
+        For pixels that are not square (ASTRA's `linear` gets the length of a step wrong for them, and
+        `line_fanflat` refuses them), for a curved detector, for tensors that are not float32, and for CUDA
+        tensors when ASTRA or torch has no working CUDA.
     ModuleNotFoundError
         Without the package astra-toolbox.
     """
 
     dtypes = (torch.float32,)
 
-    def __init__(self, geometry: ParallelBeam, grid: ImageGrid) -> None:
+    def __init__(self, geometry: ParallelBeam | FanBeam, grid: ImageGrid) -> None:
+        if geometry.detector.curved:
+            raise ValueError(
+                'projector "astra": expected a flat detector, found a curved one, '
+                'which projector "joseph" takes'
+            )
         if not grid.square_pixels:
             raise ValueError(
                 'projector "astra": expected square pixels, found '
@@ -94,16 +102,19 @@ class AstraProjector:
         return result
 
     def _run_cuda(self, batch: Tensor, result: Tensor, direction: str) -> Tensor:
-        """Take the images as the slices of one volume, and the sinograms as its detector rows."""
+        """Take parallel images as the slices of one volume, seen by a detector row each; fans one by one."""
         astra = _astra()
         # Without a driver ASTRA's 3-D calls end the process and its 2-D calls return zeros: ask, never try.
         if not (torch.cuda.is_available() and astra.use_cuda()):
             raise ValueError('projector "astra": found a CUDA tensor, but ASTRA or torch has no working CUDA')
-        handle = self._cuda_handle(batch.shape[0], batch.device.index or 0)
+        size = batch.shape[0] if isinstance(self.geometry, ParallelBeam) else 1
+        handle = self._cuda_handle(size, batch.device.index or 0)
         result.fill_(torch.nan)
         # ASTRA works on the default stream and knows nothing of the one that fills these tensors.
         torch.cuda.current_stream(batch.device).synchronize()
-        getattr(astra.projector3d, direction)(handle.id, batch, out=result)
+        call = getattr(astra.projector3d, direction)
+        for source, target in zip(batch.split(size), result.split(size), strict=True):
+            call(handle.id, source, out=target)
         if torch.isnan(result.view(-1)[-1]) and not torch.isnan(batch).any():
             raise RuntimeError(f"ASTRA {direction} on {batch.device} failed and wrote nothing")
         return result
@@ -113,36 +124,39 @@ class AstraProjector:
         if not hasattr(self._local, "handle"):
             astra = _astra()
             bins = self.geometry.detector.bins
-            projection = astra.create_proj_geom("parallel_vec", bins, self.geometry.vectors())
+            fan = isinstance(self.geometry, FanBeam)
+            kind = "fanflat_vec" if fan else "parallel_vec"
+            projection = astra.create_proj_geom(kind, bins, self.geometry.vectors())
             volume = astra.create_vol_geom(*self.grid.shape, *self.grid.extent)
-            self._local.handle = _Handle("linear", projection, volume)
+            self._local.handle = _Handle("line_fanflat" if fan else "linear", projection, volume)
         return self._local.handle
 
     def _cuda_handle(self, slices: int, gpu: int) -> _Handle:
         """Return this thread's CUDA projector; the one of the latest batch size is kept."""
         if getattr(self._local, "cuda_key", None) != (slices, gpu):
-            self._local.cuda_handle = _Handle(
-                "cuda3d", *slice_geometry(self.geometry, self.grid, slices), gpu
-            )
+            # The weights of a 3-D backprojection would count the rows that a cone spreads over.
+            kernel = {"ProjectionKernel": "2d_weighting"} if isinstance(self.geometry, FanBeam) else {}
+            geometries = slice_geometry(self.geometry, self.grid, slices)
+            self._local.cuda_handle = _Handle("cuda3d", *geometries, options={"GPUindex": gpu}, **kernel)
             self._local.cuda_key = (slices, gpu)
         return self._local.cuda_handle
 
 
-def slice_geometry(geometry: ParallelBeam, grid: ImageGrid, slices: int) -> tuple[Any, Any]:
+def slice_geometry(geometry: ParallelBeam | FanBeam, grid: ImageGrid, slices: int) -> tuple[Any, Any]:
     """Return ASTRA's 3-D projection and volume geometry of a stack of images, one detector row an image.
 
     In ASTRA's 3-D volumes y grows with the row, against its 2-D images and ours: everything is mirrored in y.
     """
     astra = _astra()
     bins, size = geometry.detector.bins, grid.pixel_width
-    vectors = np.zeros(
-        (geometry.views, 12)
-    )  # ray, middle of the detector, next bin, next row: (x, y, z) each
+    # Ray or source, middle of the detector, next bin, next row: (x, y, z) each.
+    vectors = np.zeros((geometry.views, 12))
     for target, source in ((0, 0), (3, 2), (6, 4)):
         vectors[:, target : target + 2] = geometry.vectors()[:, source : source + 2] * (1, -1)
     vectors[:, 11] = size
     left, right, bottom, top = grid.extent
     thick = slices * size / 2
-    projection = astra.create_proj_geom("parallel3d_vec", slices, bins, vectors)
+    kind = "parallel3d_vec" if isinstance(geometry, ParallelBeam) else "cone_vec"
+    projection = astra.create_proj_geom(kind, slices, bins, vectors)
     volume = astra.create_vol_geom(*grid.shape, slices, left, right, -top, -bottom, -thick, thick)
     return projection, volume
