@@ -25,6 +25,9 @@ _ENGINES = {
     "astra": {
         "ParallelBeam": ("astra_engine", "AstraProjector"),
         "FanBeam": ("astra_engine", "AstraProjector"),
+        "ParallelBeam3D": ("astra_volume", "AstraVolumeProjector"),
+        "ConeBeam": ("astra_volume", "AstraVolumeProjector"),
+        "HelicalConeBeam": ("astra_volume", "AstraVolumeProjector"),
     },
     "odl": {
         "ParallelBeam": ("odl_engine", "OdlProjector"),
@@ -75,10 +78,11 @@ class RayTransform(LinearOperator):
     grid : ImageGrid
         The pixels, or the voxels of a 3-D scan.
     projector : {"auto", "joseph", "astra", "odl", "triton"}
-        "joseph": our own, CPU, float32 and float64. "astra": the ASTRA toolbox, CPU or CUDA, float32. "odl":
-        ODL's `astra_cpu`, float32. "triton": the weights and the exact transpose of "joseph" on CUDA,
-        float32. "auto": "joseph" for tensors on the CPU and "astra" for those on CUDA, where the adjoint is
-        therefore approximate (ASTRA's backprojector is not the transpose of its projector).
+        "joseph": our own, CPU, float32 and float64. "astra": the ASTRA toolbox, float32, CPU or CUDA, volumes
+        on CUDA only. "odl": ODL's `astra_cpu`, float32, in the plane. "triton": the weights and the exact
+        transpose of "joseph" on CUDA, float32. "auto": "joseph" for tensors on the CPU and "astra" for those
+        on CUDA, where the adjoint is therefore approximate (ASTRA's backprojector is not the transpose of its
+        projector).
 
     Raises
     ------
@@ -125,6 +129,25 @@ class RayTransform(LinearOperator):
         from operators.ct.projectors.odl_engine import transform_to_odl
 
         return transform_to_odl(self.geometry, self.grid)
+
+    @classmethod
+    def from_astra(
+        cls, projection: dict[str, Any], volume: dict[str, Any], projector: str = "auto"
+    ) -> RayTransform:
+        """Return the ray transform with ASTRA's projection and volume geometry, such as `to_astra` returns.
+
+        The same array gives the same sinogram; in space ASTRA orders sinograms (rows, views, bins). Lengths
+        are taken as mm.
+        """
+        from operators.ct.projectors.astra_geometry import geometry_from_astra
+
+        return cls(*geometry_from_astra(projection, volume), projector)
+
+    def to_astra(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return ASTRA's projection geometry, a vector geometry, and volume geometry of this scan."""
+        from operators.ct.projectors.astra_geometry import geometry_to_astra
+
+        return geometry_to_astra(self.geometry, self.grid)
 
     def subset(self, views: slice | Sequence[int] | Any) -> RayTransform:
         """Return the transform of some views only, given as a slice, indices or a boolean mask."""

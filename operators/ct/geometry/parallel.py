@@ -65,6 +65,40 @@ class ParallelBeam:
         views = count(views, "ParallelBeam views")
         return cls(start + span * np.arange(views) / views, detector)
 
+    @classmethod
+    def from_vectors(cls, vectors: Any, bins: int) -> ParallelBeam:
+        """Return the scan of ASTRA's ``parallel_vec`` numbers, and the number of bins.
+
+        Ray direction (x, y), of any length and sign, middle of the detector (x, y), and the step from one bin
+        to the next (x, y), in mm, shape (views, 6). Where the detector is not at right angles to the rays,
+        the bins are those that the rays see.
+
+        Raises
+        ------
+        ValueError
+            If a number is not finite, rays run along the detector, or views differ in pitch or offset, which
+            a ParallelBeam cannot say.
+        """
+        numbers = read_only(vectors, "ParallelBeam vectors", (6,))
+        rays, middles, steps = (numbers[:, start : start + 2] for start in (0, 2, 4))
+        lengths = np.linalg.norm(rays, axis=1, keepdims=True)
+        if not lengths.all():
+            raise ValueError("ParallelBeam vectors: expected ray directions, found zero")
+        across = np.stack((-rays[:, 1], rays[:, 0]), axis=1) / lengths
+        along = (steps * across).sum(axis=1, keepdims=True)
+        pitches, along = np.abs(along[:, 0]), np.sign(along) * across
+        if pitches.min() <= 1e-6 * np.linalg.norm(steps, axis=1).max():
+            raise ValueError("ParallelBeam vectors: expected rays across the detector, found rays along it")
+        offsets = (middles * along).sum(axis=1)
+        for what, values in (("pitch", pitches), ("offset", offsets)):
+            if np.ptp(values) > 1e-5 * pitches.max():
+                raise ValueError(
+                    f"ParallelBeam vectors: expected the same {what} of the detector in all views, "
+                    f"found {values.min():g} to {values.max():g} mm"
+                )
+        detector = Detector(bins, float(pitches.mean()), float(offsets.mean()))
+        return cls(np.unwrap(np.arctan2(along[:, 1], along[:, 0])), detector)
+
     @property
     def dimensions(self) -> int:
         """2: all rays run in one plane."""

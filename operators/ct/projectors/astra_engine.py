@@ -1,10 +1,8 @@
-"""ASTRA as an engine: its `linear` and `line_fanflat` projectors on CPU, its 3-D CUDA projector on GPU."""
+"""ASTRA as an engine in the plane: `linear` and `line_fanflat` on CPU, its 3-D projector on GPU."""
 
 from __future__ import annotations
 
 import threading
-import weakref
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -12,28 +10,8 @@ import torch
 from torch import Tensor
 
 from operators.ct.geometry import FanBeam, ImageGrid, ParallelBeam
-
-
-def _astra() -> Any:
-    """Import ASTRA, or say in one line what is missing."""
-    try:
-        return import_module("astra")
-    except ImportError as error:
-        raise ModuleNotFoundError(
-            'projector "astra" computes line integrals with the ASTRA toolbox, which is not installed: '
-            "pip install astra-toolbox"
-        ) from error
-
-
-class _Handle:
-    """One ASTRA projector, deleted with this object."""
-
-    def __init__(self, kind: str, projection: Any, volume: Any, **settings: Any) -> None:
-        astra = _astra()
-        room = astra.projector3d if kind == "cuda3d" else astra.projector
-        settings |= {"ProjectionGeometry": projection, "VolumeGeometry": volume}
-        self.id: int = room.create({"type": kind, **settings})
-        weakref.finalize(self, room.delete, self.id)
+from operators.ct.projectors.astra_geometry import geometry_to_astra
+from operators.ct.projectors.astra_library import Handle, import_astra, require_cuda, require_single, run_cuda
 
 
 class AstraProjector:
@@ -68,7 +46,7 @@ class AstraProjector:
                 'projector "astra": expected square pixels, found '
                 f'{grid.pixel_height:g} x {grid.pixel_width:g} mm; projector "joseph" takes others'
             )
-        _astra()
+        import_astra()
         self.geometry, self.grid = geometry, grid
         self._local = threading.local()
 
@@ -85,8 +63,7 @@ class AstraProjector:
         return self._run(sinograms, self.grid.shape, "direct_BP")
 
     def _run(self, batch: Tensor, shape: tuple[int, ...], direction: str) -> Tensor:
-        if batch.dtype != torch.float32:
-            raise ValueError(f'projector "astra": expected dtype torch.float32, found {batch.dtype}')
+        require_single(batch)
         if batch.device.type not in ("cpu", "cuda"):
             raise ValueError(f'projector "astra": expected a CPU or CUDA tensor, found one on {batch.device}')
         batch = batch.detach().contiguous()
@@ -95,7 +72,7 @@ class AstraProjector:
             return result
         if batch.is_cuda:
             return self._run_cuda(batch, result, direction)
-        call = getattr(_astra().projector, direction)
+        call = getattr(import_astra().projector, direction)
         handle = self._handle()
         for source, target in zip(batch, result, strict=True):
             call(handle.id, source, out=target)
@@ -103,41 +80,27 @@ class AstraProjector:
 
     def _run_cuda(self, batch: Tensor, result: Tensor, direction: str) -> Tensor:
         """Take parallel images as the slices of one volume, seen by a detector row each; fans one by one."""
-        astra = _astra()
-        # Without a driver ASTRA's 3-D calls end the process and its 2-D calls return zeros: ask, never try.
-        if not (torch.cuda.is_available() and astra.use_cuda()):
-            raise ValueError('projector "astra": found a CUDA tensor, but ASTRA or torch has no working CUDA')
+        require_cuda()
         size = batch.shape[0] if isinstance(self.geometry, ParallelBeam) else 1
         handle = self._cuda_handle(size, batch.device.index or 0)
-        result.fill_(torch.nan)
-        # ASTRA works on the default stream and knows nothing of the one that fills these tensors.
-        torch.cuda.current_stream(batch.device).synchronize()
-        call = getattr(astra.projector3d, direction)
         for source, target in zip(batch.split(size), result.split(size), strict=True):
-            call(handle.id, source, out=target)
-        if torch.isnan(result.view(-1)[-1]) and not torch.isnan(batch).any():
-            raise RuntimeError(f"ASTRA {direction} on {batch.device} failed and wrote nothing")
+            run_cuda(handle, direction, source, target)
         return result
 
-    def _handle(self) -> _Handle:
+    def _handle(self) -> Handle:
         """Return this thread's CPU projector."""
         if not hasattr(self._local, "handle"):
-            astra = _astra()
-            bins = self.geometry.detector.bins
-            fan = isinstance(self.geometry, FanBeam)
-            kind = "fanflat_vec" if fan else "parallel_vec"
-            projection = astra.create_proj_geom(kind, bins, self.geometry.vectors())
-            volume = astra.create_vol_geom(*self.grid.shape, *self.grid.extent)
-            self._local.handle = _Handle("line_fanflat" if fan else "linear", projection, volume)
+            kind = "line_fanflat" if isinstance(self.geometry, FanBeam) else "linear"
+            self._local.handle = Handle(kind, *geometry_to_astra(self.geometry, self.grid))
         return self._local.handle
 
-    def _cuda_handle(self, slices: int, gpu: int) -> _Handle:
+    def _cuda_handle(self, slices: int, gpu: int) -> Handle:
         """Return this thread's CUDA projector; the one of the latest batch size is kept."""
         if getattr(self._local, "cuda_key", None) != (slices, gpu):
             # The weights of a 3-D backprojection would count the rows that a cone spreads over.
             kernel = {"ProjectionKernel": "2d_weighting"} if isinstance(self.geometry, FanBeam) else {}
             geometries = slice_geometry(self.geometry, self.grid, slices)
-            self._local.cuda_handle = _Handle("cuda3d", *geometries, options={"GPUindex": gpu}, **kernel)
+            self._local.cuda_handle = Handle("cuda3d", *geometries, options={"GPUindex": gpu}, **kernel)
             self._local.cuda_key = (slices, gpu)
         return self._local.cuda_handle
 
@@ -147,7 +110,7 @@ def slice_geometry(geometry: ParallelBeam | FanBeam, grid: ImageGrid, slices: in
 
     In ASTRA's 3-D volumes y grows with the row, against its 2-D images and ours: everything is mirrored in y.
     """
-    astra = _astra()
+    astra = import_astra()
     bins, size = geometry.detector.bins, grid.pixel_width
     # Ray or source, middle of the detector, next bin, next row: (x, y, z) each.
     vectors = np.zeros((geometry.views, 12))
