@@ -118,15 +118,20 @@ class RayTransform(LinearOperator):
     def from_odl(cls, transform: Any, projector: str = "auto") -> RayTransform:
         """Return the ray transform with geometry and grid of an ``odl.applications.tomo.RayTransform``.
 
-        The same array gives the same sinogram. The adjoint is the plain transpose, without ODL's weights.
+        The same array gives the same sinogram; in space our volumes are ODL's with the third axis first, and
+        our sinograms ODL's with the last two exchanged. The adjoint is the plain transpose, without ODL's
+        weights.
         """
-        from operators.ct.projectors.odl_engine import geometry_from_odl
+        from operators.ct.projectors.odl_geometry import geometry_from_odl
 
         return cls(*geometry_from_odl(transform), projector)
 
     def to_odl(self) -> Any:
-        """Return an ``odl.applications.tomo.RayTransform`` (impl `astra_cpu`) with this geometry and grid."""
-        from operators.ct.projectors.odl_engine import transform_to_odl
+        """Return an ``odl.applications.tomo.RayTransform`` with this geometry and grid; see `from_odl`.
+
+        It computes with `astra_cpu` in the plane, and with `astra_cuda`, where ODL has it, in space.
+        """
+        from operators.ct.projectors.odl_geometry import transform_to_odl
 
         return transform_to_odl(self.geometry, self.grid)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from operators import Detector, FanBeam, ImageGrid, ParallelBeam, RayTransform
 from operators.ct.projectors.astra_engine import slice_geometry
-from operators.ct.projectors.odl_engine import geometry_from_odl
+from operators.ct.projectors.odl_geometry import geometry_from_odl
 from tests.operators.ct.ellipses import phantom_image, phantom_sinogram
 
 
