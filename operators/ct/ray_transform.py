@@ -33,6 +33,10 @@ _ENGINES = {
         "ParallelBeam": ("odl_engine", "OdlProjector"),
         "FanBeam": ("odl_engine", "OdlProjector"),
     },
+    "sparse": {
+        "ParallelBeam": ("sparse_matrix", "SparseProjector"),
+        "FanBeam": ("sparse_matrix", "SparseProjector"),
+    },
     "triton": {
         "ParallelBeam": ("joseph_triton", "JosephTritonProjector"),
         "FanBeam": ("joseph_triton", "JosephTritonProjector"),
@@ -77,12 +81,13 @@ class RayTransform(LinearOperator):
         Trajectory and detector; see there for the orientation.
     grid : ImageGrid
         The pixels, or the voxels of a 3-D scan.
-    projector : {"auto", "joseph", "astra", "odl", "triton"}
+    projector : {"auto", "joseph", "astra", "odl", "sparse", "triton"}
         "joseph": our own, CPU, float32 and float64. "astra": the ASTRA toolbox, float32, CPU or CUDA, volumes
-        on CUDA only. "odl": ODL's `astra_cpu`, float32, in the plane. "triton": the weights and the exact
-        transpose of "joseph" on CUDA, float32. "auto": "joseph" for tensors on the CPU and "astra" for those
-        on CUDA, where the adjoint is therefore approximate (ASTRA's backprojector is not the transpose of its
-        projector).
+        on CUDA only. "odl": ODL's `astra_cpu`, float32, in the plane. "sparse": the weights of "joseph" in a
+        matrix that is kept, for small scans in the plane that are used often, CPU and CUDA, float32 and
+        float64. "triton": the weights and the exact transpose of "joseph" on CUDA, float32. "auto": "joseph"
+        for tensors on the CPU and "astra" for those on CUDA, where the adjoint is therefore approximate
+        (ASTRA's backprojector is not the transpose of its projector).
 
     Raises
     ------

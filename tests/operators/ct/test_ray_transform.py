@@ -94,7 +94,10 @@ def test_repr_tells_what_it_is() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((GEOMETRY, GRID, "siddon"), "expected one of auto, joseph, astra, odl, triton, found 'siddon'"),
+        (
+            (GEOMETRY, GRID, "siddon"),
+            "expected one of auto, joseph, astra, odl, sparse, triton, found 'siddon'",
+        ),
         ((GRID, GEOMETRY), "geometry: expected a geometry, such as ParallelBeam, found ImageGrid"),
         ((GEOMETRY, (8, 9)), "grid: expected an ImageGrid, found tuple"),
         ((GEOMETRY, ImageGrid((4, 8, 9))), "expected 2 dimensions for a ParallelBeam, found 4 x 8 x 9"),
