@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from operators.ct.geometry import Geometry, ImageGrid, require_sources_outside
+from operators.ct.geometry.checks import count
+from operators.ct.memory_use import MemoryUse
 from operators.linear import LinearOperator
 
 # Engine, then kind of geometry: the module and the class that computes it.
@@ -57,6 +59,9 @@ class Projector(Protocol):
 
     def adjoint(self, sinograms: Tensor) -> Tensor:
         """Line integrals (images, *sinogram shape) to images (images, *grid shape)."""
+
+    def working_memory(self, images: int, device: torch.device, itemsize: int) -> tuple[int, int, int]:
+        """Bytes beside input and output of forward and adjoint, and bytes kept between calls."""
 
 
 def _engine(name: str, geometry: Geometry, grid: ImageGrid) -> Projector:
@@ -162,6 +167,27 @@ class RayTransform(LinearOperator):
     def subset(self, views: slice | Sequence[int] | Any) -> RayTransform:
         """Return the transform of some views only, given as a slice, indices or a boolean mask."""
         return RayTransform(self.geometry.subset(views), self.grid, self.projector)
+
+    def memory(
+        self, batch: int = 1, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+    ) -> MemoryUse:
+        """Return the bytes that a batch of contiguous tensors takes on the engine for them.
+
+        Raises
+        ------
+        ValueError
+            For a dtype that the engine does not take, and for ASTRA on CUDA, which does not tell.
+        """
+        if dtype not in self.accepts:
+            wanted = " or ".join(map(str, self.accepts))
+            raise ValueError(f"RayTransform.memory: expected dtype {wanted}, found {dtype}")
+        where = torch.device(device)
+        images = count(batch, "RayTransform.memory batch")
+        image, sinogram = (
+            images * math.prod(shape) * dtype.itemsize for shape in (self.domain_shape, self.range_shape)
+        )
+        working = self._choose(where).working_memory(images, where, dtype.itemsize)
+        return MemoryUse(image, sinogram, *working)
 
     def approximate_inverse(self, y: Tensor) -> Tensor:
         """Return the Ram-Lak filtered backprojection: a sinogram, with any batch, to an image."""

@@ -62,6 +62,12 @@ class AstraProjector:
         """(images, views, bins) to (images, height, width); exact on CPU, approximate on CUDA."""
         return self._run(sinograms, self.grid.shape, "direct_BP")
 
+    def working_memory(self, images: int, device: torch.device, itemsize: int) -> tuple[int, int, int]:
+        """Return zeros: on a CPU ASTRA computes in the memory of input and output."""
+        if device.type != "cpu":
+            raise ValueError(f'projector "astra": what ASTRA takes on {device.type} is not known')
+        return 0, 0, 0
+
     def _run(self, batch: Tensor, shape: tuple[int, ...], direction: str) -> Tensor:
         require_single(batch)
         if batch.device.type not in ("cpu", "cuda"):

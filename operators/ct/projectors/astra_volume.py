@@ -66,6 +66,10 @@ class AstraVolumeProjector:
             run_cuda(handle, "direct_BP", source.transpose(0, 1).contiguous(), target)
         return images
 
+    def working_memory(self, images: int, device: torch.device, itemsize: int) -> tuple[int, int, int]:
+        """Raise ValueError: ASTRA makes textures of its own, of a size that it does not tell."""
+        raise ValueError(f'projector "astra": what ASTRA takes on {device.type} is not known')
+
     def _handle(self, batch: Tensor) -> Handle:
         """Return this thread's projector on the tensor's GPU, or say why there is none."""
         require_single(batch)

@@ -17,7 +17,7 @@ import numpy as np
 from numba import njit
 
 from operators.ct.projectors.lanes import add, load, multiply_add, store, zeros
-from operators.ct.projectors.lines import FRACTION_BITS, ONE
+from operators.ct.projectors.lines import FRACTION_BITS, ONE, VIEWS_TOGETHER
 
 FRACTION = (1 << FRACTION_BITS) - 1
 
@@ -71,10 +71,9 @@ def forward_views(
     lanes = len(count)
     real = packed.dtype.type
     row_stride = padded * lanes
-    together = 16  # views that share a block of rows before it leaves the cache
-    sums = np.empty(together * bins * lanes, packed.dtype)
-    for group in range(0, len(fans), together):
-        members = min(together, len(fans) - group)
+    sums = np.empty(VIEWS_TOGETHER * bins * lanes, packed.dtype)
+    for group in range(0, len(fans), VIEWS_TOGETHER):
+        members = min(VIEWS_TOGETHER, len(fans) - group)
         sums[:] = 0
         for first in range(0, rows, block):
             last = min(rows, first + block)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,11 @@ class OdlProjector:
     def adjoint(self, sinograms: Tensor) -> Tensor:
         """Transpose of forward: (images, views, bins) to (images, height, width)."""
         return self._run(self._transform.adjoint, sinograms, self.grid.shape, self._unweight)
+
+    def working_memory(self, images: int, device: torch.device, itemsize: int) -> tuple[int, int, int]:
+        """Return bytes beside input and output: two copies of what ODL makes of one image or sinogram."""
+        sizes = math.prod(self.geometry.sinogram_shape), math.prod(self.grid.shape)
+        return 2 * sizes[0] * itemsize, 2 * sizes[1] * itemsize, 0
 
     @staticmethod
     def _run(operator: Any, batch: Tensor, shape: tuple[int, ...], factor: float) -> Tensor:

@@ -65,6 +65,18 @@ class SparseProjector:
         """Transpose of forward: (images, views, bins) to (images, height, width)."""
         return self._multiply(1, sinograms, self.grid.shape)
 
+    def working_memory(self, images: int, device: torch.device, itemsize: int) -> tuple[int, int, int]:
+        """Return bytes beside input and output of forward and adjoint, and bytes kept between calls, at most.
+
+        Of a single image or sinogram nothing is turned over. The first call needs half of what is kept beside
+        it.
+        """
+        sizes = math.prod(self.grid.shape), math.prod(self.geometry.sinogram_shape)
+        both = images * sum(sizes) * itemsize if images > 1 else 0
+        kept = 2 * self.weights * (itemsize + 4) + 4 * (sum(sizes) + 2)
+        tables = (*self._lines, self._ends, *(fans for _, _, fans in self._layouts))
+        return both, both, kept + sum(table.nbytes for table in tables)
+
     def _multiply(self, which: int, batch: Tensor, shape: tuple[int, ...]) -> Tensor:
         if batch.device.type not in ("cpu", "cuda"):
             raise ValueError(
@@ -72,9 +84,12 @@ class SparseProjector:
             )
         if batch.shape[0] == 0:
             return batch.new_empty((0, *shape))
-        columns = batch.detach().reshape(batch.shape[0], -1).T.contiguous()
-        product = self._matrices(batch.dtype, batch.device)[which] @ columns
-        return product.T.reshape(batch.shape[0], *shape)
+        matrix = self._matrices(batch.dtype, batch.device)[which]
+        rows = batch.detach().reshape(batch.shape[0], -1)
+        if len(rows) == 1:
+            # The product with a vector needs no memory; that with a matrix of one column would.
+            return (matrix @ rows[0]).reshape(1, *shape)
+        return (matrix @ rows.T.contiguous()).T.reshape(len(rows), *shape)
 
     def _matrices(self, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
         """Return the matrix and its transpose."""
