@@ -13,6 +13,7 @@ from torch import Tensor
 
 from operators.ct.geometry.checks import Float64Array, chosen, count, read_only
 from operators.ct.geometry.detector import Detector
+from operators.ct.geometry.grid import ImageGrid
 
 
 @dataclass(frozen=True, init=False, eq=False, repr=False)
@@ -138,6 +139,22 @@ class ParallelBeam:
     def with_detector(self, detector: Detector) -> ParallelBeam:
         """Return the same trajectory before another detector."""
         return ParallelBeam(self.angles, detector)
+
+    def plot(self, ax: Any = None, grid: ImageGrid | None = None, view: int = 0) -> Any:
+        """Draw one view with matplotlib, to scale, and return the axes.
+
+        Shown are rays, detector (blue, a square at bin 0), rotation axis, source and its path where there is
+        one, and the outline of an image grid if one is given. Parallel rays have no place to start from; the
+        detector is drawn where it does not hide the image.
+
+        Parameters
+        ----------
+        ax
+            matplotlib's axes to draw in, of projection "3d" for a scan in space; new ones unless given.
+        """
+        from operators.ct.geometry.drawing import draw
+
+        return draw(self, ax, grid, view)
 
     def describe(self) -> str:
         """Return one line for a person."""
