@@ -229,3 +229,16 @@ def test_a_distant_source_makes_astras_parallel_rays() -> None:
     image = phantom_image(grid).float()
     parallel = RayTransform(ParallelBeam(angles, detector), grid, "astra")(image)
     assert distance(RayTransform(fan, grid, "astra")(image), parallel) < 0.02
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    "scan", [circular(), circular(offset=1.3), ParallelBeam.uniform(12, Detector(91, 0.7))]
+)
+def test_astra_on_a_gpu_is_close_to_josephs(scan: FanBeam | ParallelBeam) -> None:
+    grid = ImageGrid((96, 96), 0.5)
+    image = phantom_image(grid).float().expand(3, -1, -1).contiguous()
+    ours, theirs = RayTransform(scan, grid, "joseph"), RayTransform(scan, grid, "astra")
+    sinogram = ours(image)
+    assert distance(theirs(image.cuda()).cpu(), sinogram) < 0.02
+    assert distance(theirs.adjoint(sinogram.cuda()).cpu(), ours.adjoint(sinogram)) < 0.1
