@@ -28,6 +28,7 @@ from operators.ct.geometry import (
     ImageGrid,
     ParallelBeam,
     ParallelBeam3D,
+    truncated,
 )
 from operators.ct.ray_transform import RayTransform
 from operators.ct.rotation_centre import find_rotation_centre
@@ -73,5 +74,6 @@ __all__ = [
     "remove_stripes",
     "remove_stripes_wavelet",
     "repair_bins",
+    "truncated",
     "water_linearisation",
 ]

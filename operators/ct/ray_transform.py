@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from operators.ct.geometry import Geometry, ImageGrid, require_sources_outside
+from operators.ct.geometry.checks import count
+from operators.ct.memory_use import MemoryUse
 from operators.linear import LinearOperator
 
 # Engine, then kind of geometry: the module and the class that computes it.
@@ -22,8 +24,21 @@ _ENGINES = {
         "ConeBeam": ("joseph_volume", "JosephVolumeProjector"),
         "HelicalConeBeam": ("joseph_volume", "JosephVolumeProjector"),
     },
-    "astra": {"ParallelBeam": ("astra_engine", "AstraProjector")},
-    "odl": {"ParallelBeam": ("odl_engine", "OdlProjector")},
+    "astra": {
+        "ParallelBeam": ("astra_engine", "AstraProjector"),
+        "FanBeam": ("astra_engine", "AstraProjector"),
+        "ParallelBeam3D": ("astra_volume", "AstraVolumeProjector"),
+        "ConeBeam": ("astra_volume", "AstraVolumeProjector"),
+        "HelicalConeBeam": ("astra_volume", "AstraVolumeProjector"),
+    },
+    "odl": {
+        "ParallelBeam": ("odl_engine", "OdlProjector"),
+        "FanBeam": ("odl_engine", "OdlProjector"),
+    },
+    "sparse": {
+        "ParallelBeam": ("sparse_matrix", "SparseProjector"),
+        "FanBeam": ("sparse_matrix", "SparseProjector"),
+    },
     "triton": {
         "ParallelBeam": ("joseph_triton", "JosephTritonProjector"),
         "FanBeam": ("joseph_triton", "JosephTritonProjector"),
@@ -44,6 +59,9 @@ class Projector(Protocol):
 
     def adjoint(self, sinograms: Tensor) -> Tensor:
         """Line integrals (images, *sinogram shape) to images (images, *grid shape)."""
+
+    def working_memory(self, images: int, device: torch.device, itemsize: int) -> tuple[int, int, int]:
+        """Bytes beside input and output of forward and adjoint, and bytes kept between calls."""
 
 
 def _engine(name: str, geometry: Geometry, grid: ImageGrid) -> Projector:
@@ -68,11 +86,13 @@ class RayTransform(LinearOperator):
         Trajectory and detector; see there for the orientation.
     grid : ImageGrid
         The pixels, or the voxels of a 3-D scan.
-    projector : {"auto", "joseph", "astra", "odl", "triton"}
-        "joseph": our own, CPU, float32 and float64. "astra": the ASTRA toolbox, CPU or CUDA, float32. "odl":
-        ODL's `astra_cpu`, float32. "triton": the weights and the exact transpose of "joseph" on CUDA,
-        float32. "auto": "joseph" for tensors on the CPU and "astra" for those on CUDA, where the adjoint is
-        therefore approximate (ASTRA's backprojector is not the transpose of its projector).
+    projector : {"auto", "joseph", "astra", "odl", "sparse", "triton"}
+        "joseph": our own, CPU, float32 and float64. "astra": the ASTRA toolbox, float32, CPU or CUDA, volumes
+        on CUDA only. "odl": ODL's `astra_cpu`, float32, in the plane. "sparse": the weights of "joseph" in a
+        matrix that is kept, for small scans in the plane that are used often, CPU and CUDA, float32 and
+        float64. "triton": the weights and the exact transpose of "joseph" on CUDA, float32. "auto": "joseph"
+        for tensors on the CPU and "astra" for those on CUDA, where the adjoint is therefore approximate
+        (ASTRA's backprojector is not the transpose of its projector).
 
     Raises
     ------
@@ -108,21 +128,66 @@ class RayTransform(LinearOperator):
     def from_odl(cls, transform: Any, projector: str = "auto") -> RayTransform:
         """Return the ray transform with geometry and grid of an ``odl.applications.tomo.RayTransform``.
 
-        The same array gives the same sinogram. The adjoint is the plain transpose, without ODL's weights.
+        The same array gives the same sinogram; in space our volumes are ODL's with the third axis first, and
+        our sinograms ODL's with the last two exchanged. The adjoint is the plain transpose, without ODL's
+        weights.
         """
-        from operators.ct.projectors.odl_engine import geometry_from_odl
+        from operators.ct.projectors.odl_geometry import geometry_from_odl
 
         return cls(*geometry_from_odl(transform), projector)
 
     def to_odl(self) -> Any:
-        """Return an ``odl.applications.tomo.RayTransform`` (impl `astra_cpu`) with this geometry and grid."""
-        from operators.ct.projectors.odl_engine import transform_to_odl
+        """Return an ``odl.applications.tomo.RayTransform`` with this geometry and grid; see `from_odl`.
+
+        It computes with `astra_cpu` in the plane, and with `astra_cuda`, where ODL has it, in space.
+        """
+        from operators.ct.projectors.odl_geometry import transform_to_odl
 
         return transform_to_odl(self.geometry, self.grid)
+
+    @classmethod
+    def from_astra(
+        cls, projection: dict[str, Any], volume: dict[str, Any], projector: str = "auto"
+    ) -> RayTransform:
+        """Return the ray transform with ASTRA's projection and volume geometry, such as `to_astra` returns.
+
+        The same array gives the same sinogram; in space ASTRA orders sinograms (rows, views, bins). Lengths
+        are taken as mm.
+        """
+        from operators.ct.projectors.astra_geometry import geometry_from_astra
+
+        return cls(*geometry_from_astra(projection, volume), projector)
+
+    def to_astra(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return ASTRA's projection geometry, a vector geometry, and volume geometry of this scan."""
+        from operators.ct.projectors.astra_geometry import geometry_to_astra
+
+        return geometry_to_astra(self.geometry, self.grid)
 
     def subset(self, views: slice | Sequence[int] | Any) -> RayTransform:
         """Return the transform of some views only, given as a slice, indices or a boolean mask."""
         return RayTransform(self.geometry.subset(views), self.grid, self.projector)
+
+    def memory(
+        self, batch: int = 1, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+    ) -> MemoryUse:
+        """Return the bytes that a batch of contiguous tensors takes on the engine for them.
+
+        Raises
+        ------
+        ValueError
+            For a dtype that the engine does not take, and for ASTRA on CUDA, which does not tell.
+        """
+        if dtype not in self.accepts:
+            wanted = " or ".join(map(str, self.accepts))
+            raise ValueError(f"RayTransform.memory: expected dtype {wanted}, found {dtype}")
+        where = torch.device(device)
+        images = count(batch, "RayTransform.memory batch")
+        image, sinogram = (
+            images * math.prod(shape) * dtype.itemsize for shape in (self.domain_shape, self.range_shape)
+        )
+        working = self._choose(where).working_memory(images, where, dtype.itemsize)
+        return MemoryUse(image, sinogram, *working)
 
     def approximate_inverse(self, y: Tensor) -> Tensor:
         """Return the Ram-Lak filtered backprojection: a sinogram, with any batch, to an image."""

@@ -56,7 +56,7 @@ def rays(
     height: int, width: int, views: int, bins: int, projector: str = "joseph", **detector: float
 ) -> Callable:
     """A small parallel-beam transform with anisotropic pixels unless the engine needs square ones."""
-    size = (1.0, 1.0) if projector != "joseph" else (1.1, 0.9)
+    size = (1.0, 1.0) if projector in ("astra", "odl") else (1.1, 0.9)
     grid = ImageGrid((height, width), pixel_size=size)
     geometry = ParallelBeam(
         [0.1 + math.pi * i / views for i in range(views)], Detector(bins, 1.3, **detector)
@@ -64,8 +64,18 @@ def rays(
     return lambda dtype: RayTransform(geometry, grid, projector=projector)
 
 
-def fan(height: int, width: int, views: int, bins: int, *, tilt: float = 0.0, **detector: float) -> Callable:
-    """A small fan-beam transform with anisotropic pixels, its source close to the image."""
+def fan(
+    height: int,
+    width: int,
+    views: int,
+    bins: int,
+    projector: str = "joseph",
+    *,
+    tilt: float = 0.0,
+    **detector: float,
+) -> Callable:
+    """A small fan-beam transform, its source close to the image; its pixels are as in `rays`."""
+    size = (1.0, 1.0) if projector in ("astra", "odl") else (1.1, 0.9)
     geometry = FanBeam.circular(
         views,
         source_to_axis=12.0,
@@ -73,7 +83,7 @@ def fan(height: int, width: int, views: int, bins: int, *, tilt: float = 0.0, **
         detector=Detector(bins, 1.7, **detector),
         tilt=tilt,
     )
-    return lambda dtype: RayTransform(geometry, ImageGrid((height, width), pixel_size=(1.1, 0.9)))
+    return lambda dtype: RayTransform(geometry, ImageGrid((height, width), pixel_size=size), projector)
 
 
 def fan_backprojection(dtype: torch.dtype) -> LinearOperator:
@@ -186,4 +196,10 @@ EXAMPLES = (
     Example("fourier masks for each", fourier((4, 2), (2,), (2, 4, 2)), COMPLEX),
     Example("rays astra", rays(6, 6, 5, 9, projector="astra"), (torch.float32,)),
     Example("rays odl", rays(6, 6, 5, 9, projector="odl"), (torch.float32,)),
+    Example("rays sparse", rays(7, 5, 6, 9, projector="sparse", offset=0.4)),
+    Example("fan sparse", fan(6, 7, 5, 9, "sparse", offset=0.4)),
+    Example("fan astra", fan(7, 5, 6, 9, "astra", offset=0.8), (torch.float32,)),
+    Example("fan astra tilted", fan(6, 6, 4, 9, "astra", tilt=0.3), (torch.float32,)),
+    Example("fan odl odd", fan(7, 5, 6, 9, "odl"), (torch.float32,)),
+    Example("fan odl shifted", fan(6, 8, 5, 12, "odl", offset=2.1), (torch.float32,)),
 )

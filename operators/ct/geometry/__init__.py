@@ -9,6 +9,7 @@ from operators.ct.geometry.helical import HelicalConeBeam
 from operators.ct.geometry.parallel import ParallelBeam
 from operators.ct.geometry.parallel3d import ParallelBeam3D
 from operators.ct.geometry.trajectory import Diverging, Geometry, require_sources_outside
+from operators.ct.geometry.truncation import truncated
 
 __all__ = [
     "ConeBeam",
@@ -22,4 +23,5 @@ __all__ = [
     "ParallelBeam",
     "ParallelBeam3D",
     "require_sources_outside",
+    "truncated",
 ]

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from operators.ct.geometry.checks import Float64Array, chosen, count, length, read_only
 from operators.ct.geometry.detector import Detector
+from operators.ct.geometry.grid import ImageGrid
 from operators.ct.geometry.poses import (
     Poses,
     area_detector,
@@ -154,6 +155,12 @@ class ConeBeam:
     def with_detector(self, detector: Detector) -> ConeBeam:
         """Return the same trajectory before another detector."""
         return ConeBeam(self.poses, detector)
+
+    def plot(self, ax: Any = None, grid: ImageGrid | None = None, view: int = 0) -> Any:
+        """Draw one view, to scale; as ``ParallelBeam.plot``."""
+        from operators.ct.geometry.drawing import draw
+
+        return draw(self, ax, grid, view)
 
     def describe(self) -> str:
         """Return one line for a person."""

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from operators.ct.geometry.checks import Float64Array, chosen, count, length, read_only
 from operators.ct.geometry.detector import Detector
+from operators.ct.geometry.grid import ImageGrid
 
 
 @dataclass(frozen=True, init=False, eq=False, repr=False)
@@ -219,6 +220,12 @@ class FanBeam:
             middle = middle + shift * along
         step = along * width * detector.pitch / self.detector.pitch
         return FanBeam(np.concatenate((source, middle, step), axis=1), detector)
+
+    def plot(self, ax: Any = None, grid: ImageGrid | None = None, view: int = 0) -> Any:
+        """Draw one view, to scale; as ``ParallelBeam.plot``."""
+        from operators.ct.geometry.drawing import draw
+
+        return draw(self, ax, grid, view)
 
     def describe(self) -> str:
         """Return one line for a person."""

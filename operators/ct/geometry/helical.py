@@ -14,6 +14,7 @@ from torch import Tensor
 from operators.ct.geometry.checks import Float64Array, chosen, count, length, read_only
 from operators.ct.geometry.cone import distances
 from operators.ct.geometry.detector import Detector
+from operators.ct.geometry.grid import ImageGrid
 from operators.ct.geometry.poses import (
     Poses,
     area_detector,
@@ -199,6 +200,12 @@ class HelicalConeBeam:
             pitch=self.pitch,
             z_start=z_start,
         )
+
+    def plot(self, ax: Any = None, grid: ImageGrid | None = None, view: int = 0) -> Any:
+        """Draw one view, to scale; as ``ParallelBeam.plot``."""
+        from operators.ct.geometry.drawing import draw
+
+        return draw(self, ax, grid, view)
 
     def describe(self) -> str:
         """Return one line for a person."""

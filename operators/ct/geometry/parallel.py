@@ -13,6 +13,7 @@ from torch import Tensor
 
 from operators.ct.geometry.checks import Float64Array, chosen, count, read_only
 from operators.ct.geometry.detector import Detector
+from operators.ct.geometry.grid import ImageGrid
 
 
 @dataclass(frozen=True, init=False, eq=False, repr=False)
@@ -65,6 +66,40 @@ class ParallelBeam:
         views = count(views, "ParallelBeam views")
         return cls(start + span * np.arange(views) / views, detector)
 
+    @classmethod
+    def from_vectors(cls, vectors: Any, bins: int) -> ParallelBeam:
+        """Return the scan of ASTRA's ``parallel_vec`` numbers, and the number of bins.
+
+        Ray direction (x, y), of any length and sign, middle of the detector (x, y), and the step from one bin
+        to the next (x, y), in mm, shape (views, 6). Where the detector is not at right angles to the rays,
+        the bins are those that the rays see.
+
+        Raises
+        ------
+        ValueError
+            If a number is not finite, rays run along the detector, or views differ in pitch or offset, which
+            a ParallelBeam cannot say.
+        """
+        numbers = read_only(vectors, "ParallelBeam vectors", (6,))
+        rays, middles, steps = (numbers[:, start : start + 2] for start in (0, 2, 4))
+        lengths = np.linalg.norm(rays, axis=1, keepdims=True)
+        if not lengths.all():
+            raise ValueError("ParallelBeam vectors: expected ray directions, found zero")
+        across = np.stack((-rays[:, 1], rays[:, 0]), axis=1) / lengths
+        along = (steps * across).sum(axis=1, keepdims=True)
+        pitches, along = np.abs(along[:, 0]), np.sign(along) * across
+        if pitches.min() <= 1e-6 * np.linalg.norm(steps, axis=1).max():
+            raise ValueError("ParallelBeam vectors: expected rays across the detector, found rays along it")
+        offsets = (middles * along).sum(axis=1)
+        for what, values in (("pitch", pitches), ("offset", offsets)):
+            if np.ptp(values) > 1e-5 * pitches.max():
+                raise ValueError(
+                    f"ParallelBeam vectors: expected the same {what} of the detector in all views, "
+                    f"found {values.min():g} to {values.max():g} mm"
+                )
+        detector = Detector(bins, float(pitches.mean()), float(offsets.mean()))
+        return cls(np.unwrap(np.arctan2(along[:, 1], along[:, 0])), detector)
+
     @property
     def dimensions(self) -> int:
         """2: all rays run in one plane."""
@@ -104,6 +139,22 @@ class ParallelBeam:
     def with_detector(self, detector: Detector) -> ParallelBeam:
         """Return the same trajectory before another detector."""
         return ParallelBeam(self.angles, detector)
+
+    def plot(self, ax: Any = None, grid: ImageGrid | None = None, view: int = 0) -> Any:
+        """Draw one view with matplotlib, to scale, and return the axes.
+
+        Shown are rays, detector (blue, a square at bin 0), rotation axis, source and its path where there is
+        one, and the outline of an image grid if one is given. Parallel rays have no place to start from; the
+        detector is drawn where it does not hide the image.
+
+        Parameters
+        ----------
+        ax
+            matplotlib's axes to draw in, of projection "3d" for a scan in space; new ones unless given.
+        """
+        from operators.ct.geometry.drawing import draw
+
+        return draw(self, ax, grid, view)
 
     def describe(self) -> str:
         """Return one line for a person."""

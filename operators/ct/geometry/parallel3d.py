@@ -13,6 +13,7 @@ from torch import Tensor
 
 from operators.ct.geometry.checks import Float64Array, chosen, count, read_only
 from operators.ct.geometry.detector import Detector
+from operators.ct.geometry.grid import ImageGrid
 from operators.ct.geometry.poses import Poses, area_detector, describe_views, poses_from_vectors
 
 
@@ -140,6 +141,12 @@ class ParallelBeam3D:
     def with_detector(self, detector: Detector) -> ParallelBeam3D:
         """Return the same trajectory before another detector."""
         return self._of(self.poses, detector)
+
+    def plot(self, ax: Any = None, grid: ImageGrid | None = None, view: int = 0) -> Any:
+        """Draw one view, to scale; as ``ParallelBeam.plot``."""
+        from operators.ct.geometry.drawing import draw
+
+        return draw(self, ax, grid, view)
 
     def describe(self) -> str:
         """Return one line for a person."""

@@ -33,6 +33,11 @@ class Geometry(Protocol):
         ...
 
     @property
+    def angles(self) -> Float64Array:
+        """Angle of each view about the rotation axis in radians, (views,)."""
+        ...
+
+    @property
     def sinogram_shape(self) -> tuple[int, ...]:
         """(views, bins), or (views, rows, bins)."""
         ...
@@ -47,6 +52,10 @@ class Geometry(Protocol):
 
     def with_detector(self, detector: Detector) -> Self:
         """Return the same trajectory before another detector."""
+        ...
+
+    def plot(self, ax: Any = None, grid: ImageGrid | None = None, view: int = 0) -> Any:
+        """Draw one view with matplotlib and return the axes."""
         ...
 
     def describe(self) -> str:

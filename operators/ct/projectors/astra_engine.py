@@ -1,66 +1,52 @@
-"""ASTRA as an engine: its `linear` projector on CPU, its 3-D CUDA projector on a batch of slices on GPU."""
+"""ASTRA as an engine in the plane: `linear` and `line_fanflat` on CPU, its 3-D projector on GPU."""
 
 from __future__ import annotations
 
 import threading
-import weakref
-from importlib import import_module
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from operators.ct.geometry import ImageGrid, ParallelBeam
-
-
-def _astra() -> Any:
-    """Import ASTRA, or say in one line what is missing."""
-    try:
-        return import_module("astra")
-    except ImportError as error:
-        raise ModuleNotFoundError(
-            'projector "astra" computes line integrals with the ASTRA toolbox, which is not installed: '
-            "pip install astra-toolbox"
-        ) from error
-
-
-class _Handle:
-    """One ASTRA projector, deleted with this object."""
-
-    def __init__(self, kind: str, projection: Any, volume: Any, gpu: int | None = None) -> None:
-        astra = _astra()
-        options = {} if gpu is None else {"GPUindex": gpu}
-        self.id: int = astra.create_projector(kind, projection, volume, options)
-        weakref.finalize(self, astra.projector.delete, self.id)
+from operators.ct.geometry import FanBeam, ImageGrid, ParallelBeam
+from operators.ct.projectors.astra_geometry import geometry_to_astra
+from operators.ct.projectors.astra_library import Handle, import_astra, require_cuda, require_single, run_cuda
 
 
 class AstraProjector:
     """Line integrals and backprojections by the ASTRA toolbox, on the memory of torch tensors.
 
-    On CPU the pair is exactly matched (`linear`, Joseph's method); every thread has its own projector,
-    because one projector must not be used by two threads at once, and a call runs in one thread. On CUDA,
-    projection is ray-driven and backprojection pixel-driven: **the CUDA adjoint is approximate**, to some
-    percent on rough data, and texture interpolation has 8-bit fractions.
+    On CPU the pair is exactly matched: `linear`, Joseph's method, for parallel rays, and `line_fanflat`, the
+    length of the ray in each pixel, for fans. Every thread has its own projector, because one projector must
+    not be used by two threads at once, and a call runs in one thread. On CUDA, projection is ray-driven and
+    backprojection pixel-driven: **the CUDA adjoint is approximate**, to some percent on rough data, and
+    texture interpolation has 8-bit fractions.
 
     Raises
     ------
     ValueError
-        For pixels that are not square (ASTRA's `linear` gets the length of a step wrong for them), for
-        tensors that are not float32, and for CUDA tensors when ASTRA or torch has no working CUDA.
+        For pixels that are not square (ASTRA's `linear` gets the length of a step wrong for them, and
+        `line_fanflat` refuses them), for a curved detector, for tensors that are not float32, and for CUDA
+        tensors when ASTRA or torch has no working CUDA.
     ModuleNotFoundError
         Without the package astra-toolbox.
     """
 
     dtypes = (torch.float32,)
 
-    def __init__(self, geometry: ParallelBeam, grid: ImageGrid) -> None:
+    def __init__(self, geometry: ParallelBeam | FanBeam, grid: ImageGrid) -> None:
+        if geometry.detector.curved:
+            raise ValueError(
+                'projector "astra": expected a flat detector, found a curved one, '
+                'which projector "joseph" takes'
+            )
         if not grid.square_pixels:
             raise ValueError(
                 'projector "astra": expected square pixels, found '
                 f'{grid.pixel_height:g} x {grid.pixel_width:g} mm; projector "joseph" takes others'
             )
-        _astra()
+        import_astra()
         self.geometry, self.grid = geometry, grid
         self._local = threading.local()
 
@@ -76,9 +62,14 @@ class AstraProjector:
         """(images, views, bins) to (images, height, width); exact on CPU, approximate on CUDA."""
         return self._run(sinograms, self.grid.shape, "direct_BP")
 
+    def working_memory(self, images: int, device: torch.device, itemsize: int) -> tuple[int, int, int]:
+        """Return zeros: on a CPU ASTRA computes in the memory of input and output."""
+        if device.type != "cpu":
+            raise ValueError(f'projector "astra": what ASTRA takes on {device.type} is not known')
+        return 0, 0, 0
+
     def _run(self, batch: Tensor, shape: tuple[int, ...], direction: str) -> Tensor:
-        if batch.dtype != torch.float32:
-            raise ValueError(f'projector "astra": expected dtype torch.float32, found {batch.dtype}')
+        require_single(batch)
         if batch.device.type not in ("cpu", "cuda"):
             raise ValueError(f'projector "astra": expected a CPU or CUDA tensor, found one on {batch.device}')
         batch = batch.detach().contiguous()
@@ -87,62 +78,54 @@ class AstraProjector:
             return result
         if batch.is_cuda:
             return self._run_cuda(batch, result, direction)
-        call = getattr(_astra().projector, direction)
+        call = getattr(import_astra().projector, direction)
         handle = self._handle()
         for source, target in zip(batch, result, strict=True):
             call(handle.id, source, out=target)
         return result
 
     def _run_cuda(self, batch: Tensor, result: Tensor, direction: str) -> Tensor:
-        """Take the images as the slices of one volume, and the sinograms as its detector rows."""
-        astra = _astra()
-        # Without a driver ASTRA's 3-D calls end the process and its 2-D calls return zeros: ask, never try.
-        if not (torch.cuda.is_available() and astra.use_cuda()):
-            raise ValueError('projector "astra": found a CUDA tensor, but ASTRA or torch has no working CUDA')
-        handle = self._cuda_handle(batch.shape[0], batch.device.index or 0)
-        result.fill_(torch.nan)
-        # ASTRA works on the default stream and knows nothing of the one that fills these tensors.
-        torch.cuda.current_stream(batch.device).synchronize()
-        getattr(astra.projector3d, direction)(handle.id, batch, out=result)
-        if torch.isnan(result.view(-1)[-1]) and not torch.isnan(batch).any():
-            raise RuntimeError(f"ASTRA {direction} on {batch.device} failed and wrote nothing")
+        """Take parallel images as the slices of one volume, seen by a detector row each; fans one by one."""
+        require_cuda()
+        size = batch.shape[0] if isinstance(self.geometry, ParallelBeam) else 1
+        handle = self._cuda_handle(size, batch.device.index or 0)
+        for source, target in zip(batch.split(size), result.split(size), strict=True):
+            run_cuda(handle, direction, source, target)
         return result
 
-    def _handle(self) -> _Handle:
+    def _handle(self) -> Handle:
         """Return this thread's CPU projector."""
         if not hasattr(self._local, "handle"):
-            astra = _astra()
-            bins = self.geometry.detector.bins
-            projection = astra.create_proj_geom("parallel_vec", bins, self.geometry.vectors())
-            volume = astra.create_vol_geom(*self.grid.shape, *self.grid.extent)
-            self._local.handle = _Handle("linear", projection, volume)
+            kind = "line_fanflat" if isinstance(self.geometry, FanBeam) else "linear"
+            self._local.handle = Handle(kind, *geometry_to_astra(self.geometry, self.grid))
         return self._local.handle
 
-    def _cuda_handle(self, slices: int, gpu: int) -> _Handle:
+    def _cuda_handle(self, slices: int, gpu: int) -> Handle:
         """Return this thread's CUDA projector; the one of the latest batch size is kept."""
         if getattr(self._local, "cuda_key", None) != (slices, gpu):
-            self._local.cuda_handle = _Handle(
-                "cuda3d", *slice_geometry(self.geometry, self.grid, slices), gpu
-            )
+            # The weights of a 3-D backprojection would count the rows that a cone spreads over.
+            kernel = {"ProjectionKernel": "2d_weighting"} if isinstance(self.geometry, FanBeam) else {}
+            geometries = slice_geometry(self.geometry, self.grid, slices)
+            self._local.cuda_handle = Handle("cuda3d", *geometries, options={"GPUindex": gpu}, **kernel)
             self._local.cuda_key = (slices, gpu)
         return self._local.cuda_handle
 
 
-def slice_geometry(geometry: ParallelBeam, grid: ImageGrid, slices: int) -> tuple[Any, Any]:
+def slice_geometry(geometry: ParallelBeam | FanBeam, grid: ImageGrid, slices: int) -> tuple[Any, Any]:
     """Return ASTRA's 3-D projection and volume geometry of a stack of images, one detector row an image.
 
     In ASTRA's 3-D volumes y grows with the row, against its 2-D images and ours: everything is mirrored in y.
     """
-    astra = _astra()
+    astra = import_astra()
     bins, size = geometry.detector.bins, grid.pixel_width
-    vectors = np.zeros(
-        (geometry.views, 12)
-    )  # ray, middle of the detector, next bin, next row: (x, y, z) each
+    # Ray or source, middle of the detector, next bin, next row: (x, y, z) each.
+    vectors = np.zeros((geometry.views, 12))
     for target, source in ((0, 0), (3, 2), (6, 4)):
         vectors[:, target : target + 2] = geometry.vectors()[:, source : source + 2] * (1, -1)
     vectors[:, 11] = size
     left, right, bottom, top = grid.extent
     thick = slices * size / 2
-    projection = astra.create_proj_geom("parallel3d_vec", slices, bins, vectors)
+    kind = "parallel3d_vec" if isinstance(geometry, ParallelBeam) else "cone_vec"
+    projection = astra.create_proj_geom(kind, slices, bins, vectors)
     volume = astra.create_vol_geom(*grid.shape, slices, left, right, -top, -bottom, -thick, thick)
     return projection, volume

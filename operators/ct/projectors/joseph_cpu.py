@@ -11,7 +11,7 @@ from torch import Tensor
 
 from operators.ct.geometry import FanBeam, ImageGrid, ParallelBeam
 from operators.ct.projectors.batches import as_array, groups, lane_count
-from operators.ct.projectors.lines import marching_lines, runs
+from operators.ct.projectors.lines import VIEWS_TOGETHER, marching_lines, runs
 from operators.ct.projectors.threads import in_threads, spans
 
 _NAME = 'projector "joseph"'
@@ -50,17 +50,36 @@ class JosephProjector:
             self._adjoint(as_array(sinograms[part], _NAME), images[part].numpy(), lanes)
         return images
 
+    def working_memory(self, images: int, device: torch.device, itemsize: int) -> tuple[int, int, int]:
+        """Return bytes beside input and output of forward and adjoint, and bytes kept between calls."""
+        lanes = lane_count(min(images, 16))
+        views, bins = self.geometry.sinogram_shape
+        packed = sum(
+            rows * padded * lanes * itemsize for rows, _, padded in self._packed_shapes(lanes, itemsize)
+        )
+        sums = torch.get_num_threads() * VIEWS_TOGETHER * bins * lanes * itemsize
+        kept = sum(part.nbytes for part in (*self._lines, self._steep, self._flat))
+        return packed + sums, packed + views * bins * lanes * itemsize, kept
+
+    def _packed_shapes(self, lanes: int, itemsize: int) -> list[tuple[int, int, int]]:
+        """Return rows, width and padded width of the packed image and of its transpose."""
+        shapes = []
+        for rows, width in (self.grid.shape, self.grid.shape[::-1]):
+            padded = width + 2
+            # Rows that start at the same place of the cache push each other out of it.
+            while lanes > 1 and not 128 <= padded * lanes * itemsize % 1024 <= 896:
+                padded += 1
+            shapes.append((rows, width, padded))
+        return shapes
+
     def _layouts(self, lanes: int, dtype: Any) -> list[tuple[NDArray[Any], tuple[int, int, int], Any]]:
         """Return (zeros, (rows, width, padded width), fans) for the image and for its transpose."""
-        height, width = self.grid.shape
-        layouts = []
-        for fans, shape in ((self._steep, (height, width)), (self._flat, (width, height))):
-            padded = shape[1] + 2
-            # Rows that start at the same place of the cache push each other out of it.
-            while lanes > 1 and not 128 <= padded * lanes * dtype.itemsize % 1024 <= 896:
-                padded += 1
-            layouts.append((np.zeros(shape[0] * padded * lanes, dtype), (*shape, padded), fans))
-        return layouts
+        return [
+            (np.zeros(shape[0] * shape[2] * lanes, dtype), shape, fans)
+            for shape, fans in zip(
+                self._packed_shapes(lanes, dtype.itemsize), (self._steep, self._flat), strict=True
+            )
+        ]
 
     def _forward(self, images: NDArray[Any], sinograms: NDArray[Any], lanes: int) -> None:
         from operators.ct.projectors.joseph_kernels import forward_views, pack_rows

@@ -17,7 +17,7 @@ import numpy as np
 from numba import njit
 
 from operators.ct.projectors.lanes import add, load, multiply_add, store, zeros
-from operators.ct.projectors.lines import FRACTION_BITS, ONE
+from operators.ct.projectors.lines import FRACTION_BITS, ONE, VIEWS_TOGETHER
 
 FRACTION = (1 << FRACTION_BITS) - 1
 
@@ -71,10 +71,9 @@ def forward_views(
     lanes = len(count)
     real = packed.dtype.type
     row_stride = padded * lanes
-    together = 16  # views that share a block of rows before it leaves the cache
-    sums = np.empty(together * bins * lanes, packed.dtype)
-    for group in range(0, len(fans), together):
-        members = min(together, len(fans) - group)
+    sums = np.empty(VIEWS_TOGETHER * bins * lanes, packed.dtype)
+    for group in range(0, len(fans), VIEWS_TOGETHER):
+        members = min(VIEWS_TOGETHER, len(fans) - group)
         sums[:] = 0
         for first in range(0, rows, block):
             last = min(rows, first + block)
@@ -180,3 +179,41 @@ def pack_views(sinograms: Any, rays: Any, lengths: Any, first: int, last: int, l
                 rays[offset + lane] = length * sinograms[lane, view, k]
             for lane in range(images, lanes):
                 rays[offset + lane] = 0
+
+
+@_compiled
+def count_rows(shape: Any, lines: Any, fans: Any, counts: Any) -> None:
+    """Note in counts (views, bins) how many rows of the image each ray of some fans meets."""
+    rows, width, _ = shape
+    for view, first_bin, last_bin in fans:
+        for k in range(first_bin, last_bin):
+            begin, end = _rows_inside(lines[0][view, k], lines[1][view, k], 0, rows, width)
+            counts[view, k] = end - begin
+
+
+@_compiled
+def list_weights(
+    shape: Any, steps: Any, lines: Any, fans: Any, places: Any, pixels: Any, weights: Any
+) -> None:
+    """Write two pixels and their weights for every row that a ray meets; one outside the image weighs 0.
+
+    steps: from row to row and from column to column of the packed image, in pixels of the image itself;
+    places (views, bins): where the entries of each ray begin in pixels and weights, both flat.
+    """
+    starts, slopes, lengths = lines
+    rows, width, _ = shape
+    for view, first_bin, last_bin in fans:
+        for k in range(first_bin, last_bin):
+            start, slope, length = starts[view, k], slopes[view, k], lengths[view, k]
+            begin, end = _rows_inside(start, slope, 0, rows, width)
+            place = places[view, k]
+            for row in range(begin, end):
+                position = start + row * slope
+                weight = (position & FRACTION) / ONE
+                left = position >> FRACTION_BITS
+                right = min(left + 1, width)
+                pixels[place] = row * steps[0] + (max(left, 1) - 1) * steps[1]
+                pixels[place + 1] = row * steps[0] + (right - 1) * steps[1]
+                weights[place] = (1 - weight) * length if left >= 1 else 0.0
+                weights[place + 1] = weight * length if left < width else 0.0
+                place += 2

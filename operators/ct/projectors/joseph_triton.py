@@ -232,6 +232,16 @@ class JosephTritonProjector:
             images[part].flatten(1).copy_(sums[:, : len(group)].T)
         return images
 
+    def working_memory(self, images: int, device: torch.device, itemsize: int) -> tuple[int, int, int]:
+        """Return bytes beside input and output of forward and adjoint, and bytes kept between calls."""
+        batch = torch.empty(images, 0, device="meta")
+        group = batch[self._groups(batch)[0]]
+        pixels, rays = math.prod(self.grid.shape), math.prod(self.geometry.sinogram_shape)
+        lanes = _lanes(group)
+        forward = (2 * pixels + rays) * lanes + pixels * len(group)
+        kept = rays * 16 + self.geometry.views * 36
+        return forward * itemsize, (rays + pixels) * lanes * itemsize, kept
+
     def _on_device(self, batch: Tensor) -> tuple[Tensor, ...]:
         """Return the tables on the device of a tensor that may be worked on."""
         if batch.dtype != torch.float32:

@@ -166,6 +166,11 @@ class JosephTritonVolumeProjector:
                     )  # fmt: skip
         return images
 
+    def working_memory(self, images: int, device: torch.device, itemsize: int) -> tuple[int, int, int]:
+        """Return bytes beside input and output of forward and adjoint, and bytes kept between calls."""
+        kept = 4 * (self._views.numbers.size + self._views.bends.size)
+        return int(np.prod(self.grid.shape)) * itemsize, 0, kept
+
     def _sides(self) -> tuple[float, float, float]:
         """Return height, width and depth of a voxel in mm."""
         return self.grid.pixel_height, self.grid.pixel_width, self.grid.pixel_size[0]  # type: ignore[index]

@@ -15,6 +15,9 @@ from operators.ct.projectors.threads import in_threads, spans
 
 _NAME = 'projector "joseph"'
 
+# Bytes for a padded copy of a volume; of a larger one, slabs of slices are worked on one after the other.
+BUDGET = 1 << 30
+
 VolumeGeometry = ParallelBeam3D | ConeBeam | HelicalConeBeam
 
 
@@ -56,7 +59,8 @@ class JosephVolumeProjector:
     A ray marches along the axis that it crosses fastest (Joseph, IEEE Trans. Med. Imaging 1(3), 1982, in
     three dimensions). The adjoint is the exact transpose: the same weights, summed by threads that own slabs
     of planes. Works in float32 or float64, on CPU tensors, in ``torch.get_num_threads()`` threads, volume by
-    volume; beside input and output it needs one padded copy of a volume.
+    volume. Beside input and output it needs one padded copy of a volume, or, where that is more than a GiB,
+    of as many of its slices as a GiB holds.
     """
 
     dtypes = (torch.float32, torch.float64)
@@ -77,59 +81,88 @@ class JosephVolumeProjector:
 
     def forward(self, images: Tensor) -> Tensor:
         """Volumes in 1/mm, (volumes, *grid.shape), to line integrals (volumes, views, rows, bins)."""
-        from operators.ct.projectors.joseph_volume_kernels import forward_upright, forward_views, pack_volume
-
-        sinograms = torch.empty(images.shape[0], *self.geometry.sinogram_shape, dtype=images.dtype)
-        parts = 8 * torch.get_num_threads()
+        sinograms = torch.zeros(images.shape[0], *self.geometry.sinogram_shape, dtype=images.dtype)
         for image, sinogram in zip(images, sinograms.numpy(), strict=True):
             volume = as_array(image, _NAME)
-            packed = self._empty(volume.dtype)
-            in_threads(pack_volume, ((volume, packed, *span) for span in spans(volume.shape[1], parts)))
-            settings = self._settings(packed)
-            for kernel, views in ((forward_upright, self._upright), (forward_views, self._others)):
-                in_threads(
-                    kernel,
-                    ((*settings, views[begin:end], sinogram) for begin, end in spans(views.size, parts)),
-                )
+            for low, high in self._slabs(volume.itemsize):
+                self._add_views(volume[low:high], low, sinogram)
         return sinograms
 
     def adjoint(self, sinograms: Tensor) -> Tensor:
         """Transpose of forward: (volumes, views, rows, bins) to (volumes, *grid.shape)."""
+        images = torch.empty(sinograms.shape[0], *self.grid.shape, dtype=sinograms.dtype)
+        for image, one in zip(images.numpy(), sinograms, strict=True):
+            sinogram = as_array(one, _NAME)
+            for low, high in self._slabs(sinogram.itemsize):
+                self._fill_slab(image[low:high], low, sinogram)
+        return images
+
+    def _add_views(self, slab: NDArray[Any], low: int, sinogram: NDArray[Any]) -> None:
+        """Add the line integrals of the slices from ``low`` on to a sinogram."""
+        from operators.ct.projectors.joseph_volume_kernels import forward_upright, forward_views, pack_volume
+
+        parts = 8 * torch.get_num_threads()
+        packed = self._empty(slab)
+        in_threads(pack_volume, ((slab, packed, *span) for span in spans(slab.shape[1], parts)))
+        settings = self._settings(packed, low)
+        for kernel, views in ((forward_upright, self._upright), (forward_views, self._others)):
+            in_threads(
+                kernel,
+                ((*settings, views[begin:end], sinogram) for begin, end in spans(views.size, parts)),
+            )
+
+    def _fill_slab(self, slab: NDArray[Any], low: int, sinogram: NDArray[Any]) -> None:
+        """Write the transpose of `_add_views` to the slices from ``low`` on."""
         from operators.ct.projectors.joseph_volume_kernels import (
             adjoint_planes,
             adjoint_upright,
             unpack_volume,
         )
 
-        images = torch.empty(sinograms.shape[0], *self.grid.shape, dtype=sinograms.dtype)
         parts = 2 * torch.get_num_threads()
-        for image, one in zip(images.numpy(), sinograms, strict=True):
-            sinogram = as_array(one, _NAME)
-            packed = self._empty(sinogram.dtype)
-            settings = self._settings(packed)
-            for kernel, views in ((adjoint_upright, self._upright), (adjoint_planes, self._others)):
-                for axis, planes in enumerate(self.grid.shape[::-1]):
-                    some = views[self._marched[views, axis]]
-                    if some.size:
-                        in_threads(
-                            kernel,
-                            (
-                                (*settings, some, sinogram, axis, begin + 1, end + 1)
-                                for begin, end in spans(planes, parts)
-                            ),
-                        )
-            in_threads(unpack_volume, ((image, packed, *span) for span in spans(image.shape[1], parts)))
-        return images
+        packed = self._empty(slab)
+        settings = self._settings(packed, low)
+        for kernel, views in ((adjoint_upright, self._upright), (adjoint_planes, self._others)):
+            for axis, planes in enumerate(slab.shape[::-1]):
+                some = views[self._marched[views, axis]]
+                if some.size:
+                    in_threads(
+                        kernel,
+                        (
+                            (*settings, some, sinogram, axis, begin + 1, end + 1)
+                            for begin, end in spans(planes, parts)
+                        ),
+                    )
+        in_threads(unpack_volume, ((slab, packed, *span) for span in spans(slab.shape[1], parts)))
 
-    def _empty(self, dtype: Any) -> NDArray[Any]:
-        """Return the padded zeros of a volume, (rows, columns, slices)."""
-        depth, height, width = self.grid.shape
-        return np.zeros((height + 2, width + 2, depth + 2), dtype)
+    def working_memory(self, images: int, device: torch.device, itemsize: int) -> tuple[int, int, int]:
+        """Return bytes beside input and output of forward and adjoint, and bytes kept between calls."""
+        _, height, width = self.grid.shape
+        thickest = max(high - low for low, high in self._slabs(itemsize))
+        packed = (height + 2) * (width + 2) * (thickest + 2) * itemsize
+        return packed, packed, self._table.nbytes + self._marched.nbytes + 8 * self.geometry.views
 
-    def _settings(self, packed: NDArray[Any]) -> tuple[Any, ...]:
+    def _slabs(self, itemsize: int) -> list[tuple[int, int]]:
+        """Cut the slices into as few slabs of nearly equal thickness as the budget allows."""
         depth, height, width = self.grid.shape
+        most = max(1, BUDGET // ((height + 2) * (width + 2) * itemsize) - 2)
+        return spans(depth, -(-depth // most))
+
+    def _empty(self, slab: NDArray[Any]) -> NDArray[Any]:
+        """Return the padded zeros of a slab, (rows, columns, slices)."""
+        slices, height, width = slab.shape
+        return np.zeros((height + 2, width + 2, slices + 2), slab.dtype)
+
+    def _settings(self, packed: NDArray[Any], low: int) -> tuple[Any, ...]:
+        """Return what the kernels need to know of a slab that begins at slice ``low``."""
+        _, height, width = self.grid.shape
         thick, tall, wide = self.grid.pixel_size  # type: ignore[misc]
         row, column, slice_ = (stride // packed.itemsize for stride in packed.strides)
         sizes = (wide, tall, thick)
-        strides, shape = (column, row, slice_), (width, height, depth)
-        return packed.reshape(-1), shape, strides, sizes, self._parallel, self._table
+        strides, shape = (column, row, slice_), (width, height, packed.shape[2] - 2)
+        table = self._table.copy()
+        # The slab's first slice is at 1: what has a place, and not a direction, moves down.
+        table[:, 5] -= low
+        if not self._parallel:
+            table[:, 2] -= low
+        return packed.reshape(-1), shape, strides, sizes, self._parallel, table

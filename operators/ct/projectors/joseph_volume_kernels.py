@@ -126,10 +126,10 @@ def march_axes(parallel: bool, table: Any, rows: int, bins: int, marched: Any) -
 def forward_views(
     packed: Any, shape: Any, strides: Any, sizes: Any, parallel: bool, table: Any, views: Any, sinogram: Any
 ) -> None:
-    """Line integrals for some views, any rays.
+    """Add line integrals to a sinogram for some views, any rays.
 
     packed: flat; shape: columns, rows, slices of the volume; strides: of packed in the same order; sizes: mm
-    of a voxel, likewise; table (all views, 16); views: indices; sinogram (all views, rows, bins), written.
+    of a voxel, likewise; table (all views, 16); views: indices; sinogram (all views, rows, bins).
     """
     _, rows, bins = sinogram.shape
     real = packed.dtype.type
@@ -158,7 +158,7 @@ def forward_views(
                     total += (real(1) - w) * near + w * far
                     a, b = a + da, b + db
                     base += strides[axis]
-                sinogram[view, row, k] = total * real(_step_length(to, axis, sizes))
+                sinogram[view, row, k] += total * real(_step_length(to, axis, sizes))
 
 
 @_compiled
@@ -286,7 +286,7 @@ def _column_of_rows(
 def forward_upright(
     packed: Any, shape: Any, strides: Any, sizes: Any, parallel: bool, table: Any, views: Any, sinogram: Any
 ) -> None:
-    """Line integrals for some upright views; as `forward_views`."""
+    """Add line integrals for some upright views; as `forward_views`."""
     _, rows, bins = sinogram.shape
     real = packed.dtype.type
     scale = real(1.0 / ONE)
@@ -329,7 +329,7 @@ def forward_upright(
                     )
             for row in range(rows):
                 ray = to if parallel else (to[0], to[1], to[2] + row * line[11])
-                sinogram[view, row, k] = sums[row] * real(_step_length(ray, axis, sizes))
+                sinogram[view, row, k] += sums[row] * real(_step_length(ray, axis, sizes))
 
 
 @_compiled

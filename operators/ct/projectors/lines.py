@@ -11,6 +11,7 @@ Lines = tuple[NDArray[np.int64], NDArray[np.int64], Float64Array]
 
 FRACTION_BITS = 40
 ONE = float(1 << FRACTION_BITS)
+VIEWS_TOGETHER = 16  # views that share a block of rows before it leaves the cache
 _FAR = float(1 << 21)  # columns
 
 
