@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ctflow.newton import damped_newton
 from ctflow.representation import Representation
 from operators.linear import LinearOperator
 from operators.noise import Generators, NoiseModel, standard_normal
@@ -151,6 +152,11 @@ class InverseProblem:
         """Gradient of the negative log-likelihood, shape (*batch, *domain_shape)."""
         return self.operator.adjoint(self.noise.gradient(self.prediction(x), self.measurement))
 
+    def hessian_vector_product(self, x: Tensor, v: Tensor) -> Tensor:
+        """Second derivative of the negative log-likelihood at x, applied to v, (*batch, *domain_shape)."""
+        curvature = self.noise.curvature(self.prediction(x), self.measurement)
+        return self.operator.adjoint(curvature * self.operator(v))
+
     def proximal(
         self,
         v: Tensor,
@@ -178,6 +184,37 @@ class InverseProblem:
             Of the conjugate gradients; `rtol` is relative to the weighted, backprojected residual.
         """
         return self._proximal(v, self.measurement, strength, start, max_iterations, rtol)
+
+    def exact_proximal(
+        self,
+        v: Tensor,
+        strength: float | Tensor,
+        start: Tensor | None = None,
+        *,
+        max_steps: int = 20,
+        max_iterations: int = 50,
+        rtol: float = 1e-4,
+    ) -> Proximal:
+        """argmin_x -log p(y | x) + |x - v|^2 / (2 strength), by damped Newton steps.
+
+        `proximal` for Gaussian noise, where the quadratic model is exact. For counts it is the likelihood of
+        the counts themselves, before the logarithm, which low counts need: the model's weights and its
+        logarithm are biased by the noise there.
+
+        Parameters
+        ----------
+        v, strength, start
+            As for `proximal`.
+        max_steps
+            Newton steps at most; each sample stops when its gradient is at most `rtol` of the first one.
+        max_iterations, rtol
+            Of the conjugate gradients in each step.
+        """
+        strength = torch.as_tensor(strength, dtype=v.dtype.to_real(), device=v.device)
+        x, iterations = damped_newton(
+            self, v, strength, start, max_steps=max_steps, max_iterations=max_iterations, rtol=rtol
+        )
+        return Proximal(x, iterations, self.data_fit(v))
 
     def proximal_sample(
         self,

@@ -33,6 +33,10 @@ class NoiseModel(Protocol):
         """Derivative of the negative log-likelihood with respect to the prediction, elementwise."""
         ...
 
+    def curvature(self, prediction: Tensor, measurement: Tensor) -> Tensor:
+        """Second derivative of the negative log-likelihood by the prediction, broadcastable against it."""
+        ...
+
     def precision(self, measurement: Tensor) -> Tensor:
         """Weights W >= 0 of the quadratic model, broadcastable against the measurement."""
         ...
@@ -106,6 +110,10 @@ class GaussianNoise(_Moved):
         """(prediction - measurement) / std^2."""
         return (prediction - measurement) / self.std**2
 
+    def curvature(self, prediction: Tensor, measurement: Tensor) -> Tensor:
+        """1 / std^2."""
+        return self.precision(measurement)
+
     def precision(self, measurement: Tensor) -> Tensor:
         """1 / std^2."""
         return _as_real_tensor(self.std, measurement) ** -2
@@ -147,6 +155,10 @@ class ComplexGaussianNoise(_Moved):
     def gradient(self, prediction: Tensor, measurement: Tensor) -> Tensor:
         """2 (prediction - measurement) / std^2: the derivatives by real and imaginary part as one number."""
         return self._where_sampled((prediction - measurement) * (2 / self.std**2))
+
+    def curvature(self, prediction: Tensor, measurement: Tensor) -> Tensor:
+        """2 / std^2, of each real component."""
+        return self.precision(measurement)
 
     def precision(self, measurement: Tensor) -> Tensor:
         """2 / std^2, the precision of each real component."""
@@ -221,6 +233,12 @@ class PoissonTransmission(_Moved):
         clean = self.counts(prediction)
         found = self.counts(measurement) + self.electronic_std**2
         return clean * (found / (clean + self.electronic_std**2) - 1)
+
+    def curvature(self, prediction: Tensor, measurement: Tensor) -> Tensor:
+        """Photons exp(-p) (1 - n s^2 / m^2); with electronic noise negative where m is far below n."""
+        clean, shift = self.counts(prediction), self.electronic_std**2
+        found = self.counts(measurement) + shift
+        return clean * (1 - found * shift / (clean + shift) ** 2)
 
     def precision(self, measurement: Tensor) -> Tensor:
         """N^2 / (N + s^2): the inverse variance of y to first order."""

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 # Every layer may import those before it, and its own members.
 LAYERS = (
     ("operators",),
-    ("ctflow", "ctflow.representation", "ctflow.problem", "ctflow.reconstruction"),
+    ("ctflow", "ctflow.representation", "ctflow.newton", "ctflow.problem", "ctflow.reconstruction"),
     ("ctflow.canvas", "ctflow.phantoms", "ctflow.simulate", "ctflow.metrics"),
     ("ctflow.flows", "ctflow.solvers", "ctflow.io"),
     ("ctflow.report", "ctflow.pipeline", "ctflow.demo", "ctflow.progress"),

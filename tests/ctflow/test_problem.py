@@ -68,6 +68,54 @@ def test_gradient_is_that_of_the_negative_log_likelihood(noise: NoiseModel) -> N
     assert torch.allclose(slope / 2, (expected.conj() * step).real.sum(-1), rtol=1e-5)
 
 
+@each_noise
+def test_hessian_vector_product_is_the_derivative_of_the_gradient(noise: NoiseModel) -> None:
+    posed = problem(noise)
+    x, v = point(posed), point(posed, 4)
+    step = 1e-5
+    expected = (posed.gradient(x + step * v) - posed.gradient(x - step * v)) / (2 * step)
+    torch.testing.assert_close(posed.hessian_vector_product(x, v), expected, rtol=1e-6, atol=1e-6)
+
+
+@each_noise
+@pytest.mark.parametrize("strength", [0.01, 1.0])
+def test_exact_proximal_is_where_the_gradient_vanishes(noise: NoiseModel, strength: float) -> None:
+    posed = problem(noise)
+    v = point(posed)
+    near = posed.exact_proximal(v, strength, max_steps=50, rtol=1e-8)
+    slope = posed.gradient(near.x) + (near.x - v) / strength
+    dims = tuple(range(-len(posed.operator.domain_shape), 0))
+    assert (slope.norm(dim=dims) <= 1.001e-8 * posed.gradient(v).norm(dim=dims)).all()
+    assert (near.iterations > 0).all()
+    if not isinstance(noise, PoissonTransmission):
+        torch.testing.assert_close(near.x, posed.proximal(v, strength, rtol=1e-12).x, rtol=1e-6, atol=1e-8)
+
+
+def test_exact_proximal_does_without_the_bias_of_logarithms_of_few_counts() -> None:
+    """One unknown seen by many bins of few photons: the model's answer is off, the likelihood's is not."""
+    truth, bins = 2.0, 20000
+    noise = PoissonTransmission(20.0)
+    operator = Matrix(torch.ones(bins, 1, dtype=torch.float64))
+    clean = torch.full((bins,), truth, dtype=torch.float64)
+    posed = InverseProblem(operator, noise.sample(clean, torch.Generator().manual_seed(0)), noise)
+    v = torch.zeros(1, dtype=torch.float64)
+    # The estimate's standard deviation is (20 exp(-2) 20000)^(-1/2) = 0.004.
+    assert abs(float(posed.exact_proximal(v, 1e6, rtol=1e-8).x) - truth) < 0.02
+    assert abs(float(posed.proximal(v, 1e6, rtol=1e-8).x) - truth) > 0.1
+
+
+@pytest.mark.parametrize("electronic", [0.0, 4.0])
+def test_exact_proximal_of_a_sample_does_not_depend_on_its_neighbours(electronic: float) -> None:
+    posed = problem(PoissonTransmission(50.0, electronic), batch=(3,))
+    v = 3 * point(posed)
+    whole = posed.exact_proximal(v, 0.3, rtol=1e-10, max_steps=60)
+    for i in range(3):
+        one = InverseProblem(posed.operator, posed.measurement[i], posed.noise, posed.background)
+        torch.testing.assert_close(one.exact_proximal(v[i], 0.3, rtol=1e-10, max_steps=60).x, whole.x[i])
+        warm = one.exact_proximal(v[i], 0.3, start=whole.x[i], rtol=1e-8)
+        assert int(warm.iterations) == 0
+
+
 @pytest.mark.parametrize("noise", [*NOISES, Masked(0.3)], ids=range(len(NOISES) + 1))
 @pytest.mark.parametrize("warm", [False, True])
 @pytest.mark.parametrize("background", [BACKGROUND, None], ids=["background", "plain"])

@@ -64,6 +64,16 @@ def test_likelihood_is_smallest_at_the_measurement_and_its_gradient_is_exact(noi
 
 
 @each_model
+def test_curvature_is_the_derivative_of_the_gradient(noise: NoiseModel) -> None:
+    measured, step = clean(noise), 1e-5
+    for prediction in (measured, measured + 0.7, measured - 0.4):
+        slopes = [noise.gradient(prediction + change, measured) for change in (step, -step)]
+        expected = (slopes[0] - slopes[1]) / (2 * step)
+        found = noise.curvature(prediction, measured).expand(3)
+        torch.testing.assert_close(found, expected.real, rtol=1e-6, atol=1e-6)
+
+
+@each_model
 def test_precision_is_the_curvature_at_the_measurement(noise: NoiseModel) -> None:
     measured, step = clean(noise), 1e-4
     curvature = 2 * noise.negative_log_likelihood(measured + step, measured) / step**2
