@@ -87,7 +87,8 @@ def _views_around(geometry: HelicalConeBeam, height: float, span: float) -> NDAr
                 f"found {math.degrees(high - low):.4g}"
             )
         raise ValueError(
-            f"single-slice rebinning: expected a height from {first:.4g} to {last:.4g} mm, found {height:g} mm"
+            f"single-slice rebinning: expected a height from {first:.4g} to {last:.4g} mm, "
+            f"found {height:g} mm"
         )
     return np.flatnonzero(np.abs(angles - middle) <= span / 2)
 
@@ -96,8 +97,8 @@ def _check_rows(place: Float64Array, rows: int, height: float) -> None:
     beyond = float(np.maximum(-place, place - (rows - 1)).max())
     if beyond > 0.5:
         raise ValueError(
-            f"single-slice rebinning: expected a climb for which the detector of {rows} rows sees the slice at "
-            f"{height:g} mm in the whole span, found rays {beyond:.3g} rows beyond its ends"
+            f"single-slice rebinning: expected a climb for which the detector of {rows} rows sees "
+            f"the slice at {height:g} mm in the whole span, found rays {beyond:.3g} rows beyond its ends"
         )
 
 
