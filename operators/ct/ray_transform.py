@@ -124,6 +124,11 @@ class RayTransform(LinearOperator):
         """Return the transform of some views only, given as a slice, indices or a boolean mask."""
         return RayTransform(self.geometry.subset(views), self.grid, self.projector)
 
+    @property
+    def domain_spacing(self) -> tuple[float, ...]:
+        """Sides of a pixel or voxel in mm."""
+        return self.grid.pixel_size  # type: ignore[return-value]
+
     def approximate_inverse(self, y: Tensor) -> Tensor:
         """Return the Ram-Lak filtered backprojection: a sinogram, with any batch, to an image."""
         from operators.ct.filtered_backprojection import filtered_backprojection

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from operators import Detector, ImageGrid, ParallelBeam, RayTransform
+from operators import Detector, Identity, ImageGrid, ParallelBeam, RayTransform
 
 GEOMETRY = ParallelBeam.uniform(7, Detector(13, 0.9))
 GRID = ImageGrid((8, 9))
@@ -202,3 +202,11 @@ def test_fan_beams_from_odl_are_refused() -> None:
     )
     with pytest.raises(ValueError, match="expected a Parallel2dGeometry, found FanBeamGeometry"):
         RayTransform.from_odl(tomo.RayTransform(space, fan, impl="astra_cpu"))
+
+
+def test_the_spacing_of_pixels_goes_through_the_algebra() -> None:
+    operator = RayTransform(GEOMETRY, ImageGrid((8, 9), (1.5, 0.5)))
+    assert operator.domain_spacing == (1.5, 0.5)
+    for composed in (2 * operator, operator - 3 * operator, Identity((7, 13)) @ operator, operator.gram):
+        assert composed.domain_spacing == (1.5, 0.5)
+    assert operator.H.domain_spacing == (1.0, 1.0)
