@@ -20,7 +20,7 @@ LAYERS = (
 SIBLINGS = ("ctflow.io.formats", "operators.ct.projectors", "ctflow.solvers")
 # What siblings share, each in a file of its own.
 SHARED = {
-    "ctflow.solvers": {"early_stopping", "gaussian_shell", "quasi_newton", "solver"},
+    "ctflow.solvers": {"early_stopping", "gaussian_shell", "quasi_newton", "slice_coupling", "solver"},
     "operators.ct.projectors": {
         "arctangent",
         "batches",
