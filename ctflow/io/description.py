@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ctflow.io.errors import ScanError
+from ctflow.io.geometries import GivenByVectors
+from operators.ct.geometry import ParallelBeam
 
 if TYPE_CHECKING:
     from ctflow.io.scan import Scan
@@ -18,7 +20,7 @@ def describe(scan: Scan) -> dict[str, Any]:
     assumed, missing = list(recording.assumed), list(recording.missing)
     centre: float | None = None
     try:
-        centre = scan.centre
+        centre = scan.centre if recording.geometry is None else None
         if recording.inspect is not None:
             problems += recording.inspect(len(scan) // 2)
     except ScanError as error:
@@ -26,7 +28,11 @@ def describe(scan: Scan) -> dict[str, Any]:
     if scan.unit == "1/pixel":
         missing.append("pixel size")
         assumed.append("pixel size: 1, so that the image is in 1/pixel")
-    geometry = scan.geometry_about((recording.detector.bins - 1) / 2 if centre is None else centre)
+    geometry: ParallelBeam | GivenByVectors = scan.geometry_about(
+        (recording.detector.bins - 1) / 2 if centre is None else centre
+    )
+    if recording.geometry is not None:
+        geometry = scan.geometry
     degrees = np.rad2deg(geometry.angles)
     return {
         "format": recording.format,
@@ -35,6 +41,7 @@ def describe(scan: Scan) -> dict[str, Any]:
         "views": geometry.views,
         "views_in_file": len(recording.angles),
         "bins": geometry.detector.bins,
+        **({"rows": geometry.detector.rows} if recording.volume else {}),
         "angles": [float(degrees.min()), float(degrees.max())],
         "geometry": _with_unit(geometry.describe(), scan.unit),
         "grid": _with_unit(scan.grid.describe(), scan.unit),
@@ -50,6 +57,8 @@ def describe(scan: Scan) -> dict[str, Any]:
 
 
 def _origin_of_centre(scan: Scan) -> str:
+    if scan.recording.geometry is not None:
+        return "part of the geometry"
     if scan.given_centre is not None:
         return "given"
     return "from the file" if scan.recording.axis_known else "estimated"

@@ -10,24 +10,26 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ctflow.io.geometries import GivenByVectors
 from operators.ct.geometry import Detector, ImageGrid
 from operators.noise import GaussianNoise, NoiseModel, PoissonTransmission
 
 # (first slice, one past the last, views in use) -> (slices, views, bins) line integrals and their noise,
-# whose tensors have either no slice axis or one of the same length, and at most three axes.
+# whose tensors have either no slice axis or one of the same length, and at most three axes. Of a volume:
+# (views, rows, bins), whatever the slices.
 Read = Callable[[int, int, NDArray[np.intp]], tuple[Tensor, NoiseModel]]
 
 
 @dataclass(frozen=True)
 class Recording:
-    """One measured parallel-beam file.
+    """One measured file.
 
     Attributes
     ----------
     format
         Name of the file format.
     slices
-        Number of slices.
+        Number of slices; those of the volume where the geometry is one in space.
     angles
         In radians, shape (views,).
     detector
@@ -40,6 +42,8 @@ class Recording:
         Reads slices; picklable, and opens the file anew for each call.
     noise
         The noise model in words.
+    geometry
+        The rays, where they are no ParallelBeam of the angles and the detector.
     axis_known
         Whether the detector's offset is known; otherwise the rotation centre has to be found.
     read_truth
@@ -60,6 +64,7 @@ class Recording:
     unit: str
     read: Read
     noise: str
+    geometry: GivenByVectors | None = None
     axis_known: bool = True
     read_truth: Callable[[int, int], Tensor] | None = None
     inspect: Callable[[int], tuple[str, ...]] | None = None
@@ -69,9 +74,14 @@ class Recording:
     problems: tuple[str, ...] = ()
 
     @property
-    def sinogram_shape(self) -> tuple[int, int]:
-        """(views, bins) of the file."""
-        return len(self.angles), self.detector.bins
+    def sinogram_shape(self) -> tuple[int, ...]:
+        """(views, bins) of the file, or (views, rows, bins)."""
+        return len(self.angles), *self.detector.shape
+
+    @property
+    def volume(self) -> bool:
+        """Whether the slices are measured together, by rays that run through several."""
+        return self.geometry is not None and self.geometry.dimensions == 3
 
 
 def noise_in_words(noise: NoiseModel) -> str:

@@ -19,6 +19,7 @@ from torch import Tensor
 from ctflow.io.description import describe
 from ctflow.io.errors import ScanError
 from ctflow.io.fields import opened
+from ctflow.io.geometries import GivenByVectors
 from ctflow.io.recording import Recording
 from ctflow.problem import InverseProblem
 from operators.ct.corrections import STRIPE_WIDTH
@@ -82,7 +83,13 @@ def open_scan(
     if angles_unit not in (None, "degrees", "radians"):
         raise ScanError(path, "angles_unit", found=repr(angles_unit), expected="'degrees' or 'radians'")
     recording = _recording(path, angles_unit, photons)
-    total, bins = recording.sinogram_shape
+    total, bins = recording.sinogram_shape[0], recording.sinogram_shape[-1]
+    if recording.geometry is not None:
+        given = {"centre": centre, "pixel_size": pixel_size, "angles_unit": angles_unit}
+        for name, found in given.items():
+            if found is not None:
+                expected = f"none for a {type(recording.geometry).__name__}, which is known in mm"
+                raise ScanError(path, name, found=found, expected=expected)
     for name, value, most in (("views", views, total), ("size", size, 2**15)):
         if value is not None and not 1 <= value <= most:
             raise ScanError(path, name, found=value, expected=f"a number from 1 to {most}")
@@ -127,7 +134,8 @@ class Scan:
     """The slices of one file, each an inverse problem that is read when it is asked for.
 
     ``len(scan)``; ``scan[i]`` with measurement (views, bins); ``scan[a:b]`` with (slices, views, bins).
-    The file is opened for each access, so that a scan can be sent to other processes. Made by `open_scan`.
+    Slices that were measured together, in cone beams say, are one problem: ``scan.volume()``. The file is
+    opened for each access, so that a scan can be sent to other processes. Made by `open_scan`.
     """
 
     path: Path
@@ -148,13 +156,42 @@ class Scan:
     def __getitem__(self, index: int | slice) -> InverseProblem:
         """One problem for an index, one batched problem for a slice."""
         start, stop = self._range(index)
+        if self.recording.volume:
+            found = f"a slice of a {type(self.geometry).__name__}"
+            raise ScanError(self.path, "slices", found=found, expected="all of them, by volume()")
         measurement, noise = self._read(start, stop, self.used_views)
         if self.remove_stripes:
-            width = min(STRIPE_WIDTH, (measurement.shape[-1] - 1) // 2 * 2 + 1)
-            measurement = without_stripes(measurement, width)
+            measurement = without_stripes(measurement, self._stripe_width)
         if not isinstance(index, slice):
             measurement, noise = measurement[0], _one_slice(noise)
         return InverseProblem(self.operator, measurement, noise)
+
+    def volume(self) -> InverseProblem:
+        """Return the problem of all slices of a scan in space, with measurement (views, rows, bins).
+
+        Raises
+        ------
+        ScanError
+            If every slice is a problem of its own.
+        """
+        if not self.recording.volume:
+            found = f"a {type(self.geometry).__name__}, each of whose slices is one"
+            raise ScanError(self.path, "volume", found=found, expected="a geometry in space")
+        measurement, noise = self._read(0, len(self), self.used_views)
+        if self.remove_stripes:
+            by_row = without_stripes(measurement.transpose(0, 1), self._stripe_width)
+            measurement = by_row.transpose(0, 1).contiguous()
+        return InverseProblem(self.operator, measurement, noise)
+
+    @property
+    def is_volume(self) -> bool:
+        """Whether the slices are one problem, `volume`."""
+        return self.recording.volume
+
+    @property
+    def _stripe_width(self) -> int:
+        """Bins that stripes are looked for in, an odd number."""
+        return min(STRIPE_WIDTH, (self.recording.detector.bins - 1) // 2 * 2 + 1)
 
     def __iter__(self) -> Iterator[InverseProblem]:
         return (self[index] for index in range(len(self)))
@@ -187,10 +224,10 @@ class Scan:
     def grid(self) -> ImageGrid:
         """The pixels of the image."""
         grid = self.recording.grid
+        shape = grid.shape if self.size is None else (*grid.shape[:-2], self.size, self.size)
+        sizes: tuple[float, ...] = grid.pixel_size  # type: ignore[assignment]
         return ImageGrid(
-            grid.shape if self.size is None else (self.size, self.size),
-            (grid.pixel_height * self._scale, grid.pixel_width * self._scale),
-            (grid.center[0] * self._scale, grid.center[1] * self._scale),
+            shape, tuple(side * self._scale for side in sizes), tuple(x * self._scale for x in grid.center)
         )
 
     @cached_property
@@ -218,13 +255,15 @@ class Scan:
             ) from error
 
     @cached_property
-    def geometry(self) -> ParallelBeam:
-        """The rays of one slice."""
+    def geometry(self) -> ParallelBeam | GivenByVectors:
+        """The rays of one slice, or of the volume."""
+        if self.recording.geometry is not None:
+            return self.recording.geometry.subset(self.used_views)
         return self.geometry_about(self.centre)
 
     @cached_property
     def operator(self) -> RayTransform:
-        """The ray transform that all slices share."""
+        """The ray transform that all slices share, or that of the volume."""
         return RayTransform(self.geometry, self.grid)
 
     @property
@@ -250,7 +289,7 @@ class Scan:
         return 1.0 if self.given_pixel_size is None else self.given_pixel_size / self.recording.detector.pitch
 
     def geometry_about(self, centre: float) -> ParallelBeam:
-        """Return the rays for a rotation axis at a position in bins."""
+        """Return the parallel rays for a rotation axis at a position in bins."""
         bins, pitch = self.recording.detector.bins, self.recording.detector.pitch * self._scale
         offset = ((bins - 1) / 2 - centre) * pitch
         return ParallelBeam(self.recording.angles[self.used_views], Detector(bins, pitch, offset))
@@ -269,8 +308,7 @@ class Scan:
         return position, position + 1
 
     def _read(self, start: int, stop: int, views: NDArray[np.intp]) -> tuple[Tensor, NoiseModel]:
-        total, bins = self.recording.sinogram_shape
-        needed = (stop - start) * total * bins * 4
+        needed = math.prod(self.recording.sinogram_shape) * 4 * (1 if self.is_volume else stop - start)
         there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         if needed > there:
             found = f"{stop - start} slices of together {needed / 2**30:.1f} GiB"
