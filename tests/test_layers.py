@@ -12,7 +12,14 @@ ROOT = Path(__file__).parents[1]
 LAYERS = (
     ("operators",),
     ("ctflow", "ctflow.representation", "ctflow.problem", "ctflow.reconstruction"),
-    ("ctflow.canvas", "ctflow.phantoms", "ctflow.simulate", "ctflow.metrics"),
+    (
+        "ctflow.canvas",
+        "ctflow.phantoms",
+        "ctflow.bodies",
+        "ctflow.metal",
+        "ctflow.simulate",
+        "ctflow.metrics",
+    ),
     ("ctflow.flows", "ctflow.solvers", "ctflow.io"),
     ("ctflow.report", "ctflow.pipeline", "ctflow.demo", "ctflow.progress"),
     ("ctflow.cli", "ctflow.__main__"),
