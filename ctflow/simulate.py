@@ -209,16 +209,17 @@ def simulate_scan(
     metal
         Part of each pixel of `images` that is titanium instead, 0 to 1, of their shape; see `ctflow.metal`.
     """
-    fine, truth = _fine_and_coarse(images, operator.grid.shape)
-    bin_axes = len(operator.geometry.detector.shape)
+    shape, bin_axes = operator.grid.shape, len(operator.geometry.detector.shape)
     with torch.no_grad():
         finer = _finer(operator)
         if metal is None:
+            fine, truth = _fine_and_coarse(images, shape)
             rays = finer(fine)
         else:
-            fine_metal, coarse_metal = _fine_and_coarse(metal, operator.grid.shape)
-            rays = finer(fine * (1 - fine_metal)) + metal_line_integrals(finer(fine_metal))
-            truth = truth * (1 - coarse_metal) + metal_attenuation() * coarse_metal
+            tissue = images * (1 - metal)
+            rays = finer(_fine_and_coarse(tissue, shape)[0])
+            rays = rays + metal_line_integrals(finer(_fine_and_coarse(metal, shape)[0]))
+            _, truth = _fine_and_coarse(tissue + metal_attenuation() * metal, shape)
         intensity = _block_means(torch.exp(-rays), bin_axes)
         measurement = noise.sample(-torch.log(intensity), generator)
     return SimulatedScan(InverseProblem(operator, measurement, noise), truth)
