@@ -71,8 +71,9 @@ class RayTransform(LinearOperator):
     projector : {"auto", "joseph", "astra", "odl", "triton"}
         "joseph": our own, CPU, float32 and float64. "astra": the ASTRA toolbox, CPU or CUDA, float32. "odl":
         ODL's `astra_cpu`, float32. "triton": the weights and the exact transpose of "joseph" on CUDA,
-        float32. "auto": "joseph" for tensors on the CPU and "astra" for those on CUDA, where the adjoint is
-        therefore approximate (ASTRA's backprojector is not the transpose of its projector).
+        float32. "auto": "joseph" for tensors on the CPU; on CUDA "astra" for a ParallelBeam, whose adjoint is
+        therefore approximate (ASTRA's backprojector is not the transpose of its projector), and "triton" for
+        all else.
 
     Raises
     ------
@@ -139,7 +140,8 @@ class RayTransform(LinearOperator):
         """Return the engine for tensors on a device; "auto" makes it when it is first needed."""
         name = self.projector
         if name == "auto":
-            name = "astra" if device.type == "cuda" else "joseph"
+            on_cuda = "astra" if type(self.geometry).__name__ in _ENGINES["astra"] else "triton"
+            name = on_cuda if device.type == "cuda" else "joseph"
         if name not in self._engines:
             self._engines[name] = _engine(name, self.geometry, self.grid)
         return self._engines[name]
