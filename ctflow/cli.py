@@ -170,12 +170,20 @@ def reconstruct(
 
 @app.command()
 def simulate(
-    preset: Annotated[str, typer.Argument(help="lodopab-like or sparse-view.")],
+    preset: Annotated[
+        str,
+        typer.Argument(
+            help="lodopab-like, sparse-view, limited-angle, interior, metal, or cone, which is a volume."
+        ),
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")],
     number: Annotated[int, typer.Option("-n", min=1, help="Slices, each of another body.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Of bodies and noise.")] = 0,
-    views: Annotated[int | None, typer.Option(min=1, help="Angles over half a turn.")] = None,
+    views: Annotated[int | None, typer.Option(min=1, help="Angles, in place of the preset's.")] = None,
     photons: Annotated[float | None, typer.Option(help="Per bin without an object.")] = None,
+    size: Annotated[
+        int | None, typer.Option(min=16, help="Pixels along each side, of the same bodies.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")] = False,
 ) -> None:
     """Simulate a scan of imagined bodies, none of which a bundled prior was trained on."""
@@ -184,9 +192,12 @@ def simulate(
     from ctflow.phantoms import HELD_OUT
     from ctflow.simulate import scan_settings, simulate_preset
 
-    given = {"views": views, "photons": photons}
+    given = {"views": views, "photons": photons, "size": size}
     changes = {name: value for name, value in given.items() if value is not None}
     settings = scan_settings(preset, **changes)
+    volume = settings.operator().geometry.dimensions == 3
+    if volume and number > 1:
+        raise ValueError(f"-n: expected 1 for {preset}, which is one volume a file, found {number}")
     check_writable(output, overwrite)
     seeds = range(HELD_OUT + seed, HELD_OUT + seed + number)
     scan = simulate_preset(preset, seeds, **changes)
@@ -194,15 +205,16 @@ def simulate(
     metadata = {"simulated": preset, "changes": changes, "seeds": list(seeds), "ctflow": __version__}
     write_scan(
         output,
-        scan.problem.measurement,
+        scan.problem.measurement[0] if volume else scan.problem.measurement,
         operator.geometry,
         operator.grid,
         scan.problem.noise,
-        truth=scan.truth,
+        truth=scan.truth[0] if volume else scan.truth,
         metadata=metadata,
         overwrite=overwrite,
     )
-    typer.echo(f"{output}: {_counted(number, 'slice')} of {settings.size} x {settings.size} pixels")
+    slices = operator.grid.shape[0] if volume else number
+    typer.echo(f"{output}: {_counted(slices, 'slice')} of {settings.size} x {settings.size} pixels")
 
 
 @app.command()

@@ -24,13 +24,14 @@ Calibration = Literal["auto", "fixed", "data"]
 class Representation:
     """image = offset + scale * tensor, with channels made of the image's real and imaginary parts.
 
-    Images have shape (*batch, *image_shape); tensors (*batch, channels, *image_shape), one channel
-    for a real image and two for a complex one.
+    Images have shape (*batch, height, width); tensors (*batch, channels, height, width), one channel
+    for a real image and two for a complex one. A volume is a stack of such images: its tensor has shape
+    (*batch, depth, channels, height, width), so that a prior of images takes its slices for a batch.
 
     Parameters
     ----------
     scale, offset
-        In the image's unit: numbers, or tensors of shape (*batch,), one for each sample.
+        In the image's unit: numbers, or tensors of shape (*batch,), one for each image.
     complex
         Whether images are complex; `offset` must then be 0.
     calibration
@@ -94,8 +95,8 @@ class Representation:
 
     def background(self, image_shape: Sequence[int], *, like: Tensor) -> Tensor:
         """The image of the zero tensor, shape (*batch, *image_shape) for scales of shape (*batch,)."""
-        offset = torch.as_tensor(self.offset, dtype=like.dtype.to_real(), device=like.device)
-        return offset.reshape(offset.shape + (1,) * len(image_shape)).expand(*offset.shape, *image_shape)
+        offset = torch.as_tensor(self.offset, dtype=like.dtype.to_real(), device=like.device)[..., None, None]
+        return offset.expand(torch.broadcast_shapes(offset.shape, tuple(image_shape)))
 
     def linear(self, image_shape: Sequence[int], *, dtype: torch.dtype = torch.float32) -> LinearOperator:
         """The linear part, tensor -> scale * tensor as an image, as an operator for images of that shape."""
@@ -159,14 +160,14 @@ class Representation:
 
 
 class _Decode(LinearOperator):
-    """Network tensor (*batch, channels, *image_shape) to scale * image (*batch, *image_shape)."""
+    """Network tensor (*batch, *slices, channels, height, width) to scale * image (*batch, *image_shape)."""
 
     def __init__(
         self, representation: Representation, image_shape: Sequence[int], dtype: torch.dtype
     ) -> None:
         real, kind = dtype.to_real(), representation.complex
         super().__init__(
-            (2 if kind else 1, *image_shape),
+            (*image_shape[:-2], 2 if kind else 1, *image_shape[-2:]),
             image_shape,
             domain_dtype=real,
             range_dtype=real.to_complex() if kind else real,
@@ -187,9 +188,10 @@ class _Decode(LinearOperator):
         scale, _ = self.representation._against(tensor)
         return scale * tensor
 
-    def unitary_scale(self) -> float | Tensor:
-        """The representation's scale."""
-        return self.representation.scale
+    def unitary_scale(self) -> float | Tensor | None:
+        """The representation's scale, where it is one for all slices of a volume."""
+        scale = self.representation.scale
+        return None if isinstance(scale, Tensor) and len(self.range_shape) > 2 else scale
 
 
 def _brightness(image: Tensor) -> float:

@@ -31,6 +31,7 @@ from operators.ct.geometry import (
     truncated,
 )
 from operators.ct.ray_transform import RayTransform
+from operators.ct.rebinning import single_slice_rebinning
 from operators.ct.rotation_centre import find_rotation_centre
 from operators.ct.sharpest_centre import find_sharpest_centre
 from operators.linear import Diagonal, Identity, LinearOperator, Matrix
@@ -74,6 +75,7 @@ __all__ = [
     "remove_stripes",
     "remove_stripes_wavelet",
     "repair_bins",
+    "single_slice_rebinning",
     "truncated",
     "water_linearisation",
 ]

@@ -153,6 +153,11 @@ class LinearOperator(torch.nn.Module):
             self._norms[rtol] = largest_singular_value(self, rtol=rtol)
         return self._norms[rtol]
 
+    @property
+    def domain_spacing(self) -> tuple[float, ...]:
+        """Distance between neighbours along each axis of the domain, in any one unit; 1 unless known."""
+        return (1.0,) * len(self.domain_shape)
+
     def unitary_scale(self) -> float | Tensor | None:
         """The s of A^H A = s^2 I, for A onto: a number, or of shape (*batch,); None where none is known."""
         return None
@@ -286,6 +291,11 @@ class Composition(LinearOperator):
         """B^H A^H."""
         return Composition(self.inner.H, self.outer.H)
 
+    @property
+    def domain_spacing(self) -> tuple[float, ...]:
+        """That of B's domain."""
+        return self.inner.domain_spacing
+
     def solve(
         self,
         y: Tensor,
@@ -349,6 +359,11 @@ class Sum(LinearOperator):
     def _adjoint(self, y: Tensor) -> Tensor:
         return self.left._adjoint(y) + self.right._adjoint(y)
 
+    @property
+    def domain_spacing(self) -> tuple[float, ...]:
+        """That of the summands' domain."""
+        return self.left.domain_spacing
+
     def _describe(self) -> str:
         return f"[{self.left!r}] + [{self.right!r}]"
 
@@ -374,6 +389,11 @@ class Scaled(LinearOperator):
 
     def _adjoint(self, y: Tensor) -> Tensor:
         return self.operator._adjoint(y) * self.factor.conjugate()
+
+    @property
+    def domain_spacing(self) -> tuple[float, ...]:
+        """That of A's domain."""
+        return self.operator.domain_spacing
 
     def _describe(self) -> str:
         return f"{self.factor:g} * [{self.operator!r}]"

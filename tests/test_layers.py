@@ -12,7 +12,14 @@ ROOT = Path(__file__).parents[1]
 LAYERS = (
     ("operators",),
     ("ctflow", "ctflow.representation", "ctflow.newton", "ctflow.problem", "ctflow.reconstruction"),
-    ("ctflow.canvas", "ctflow.phantoms", "ctflow.simulate", "ctflow.metrics"),
+    (
+        "ctflow.canvas",
+        "ctflow.phantoms",
+        "ctflow.bodies",
+        "ctflow.metal",
+        "ctflow.simulate",
+        "ctflow.metrics",
+    ),
     ("ctflow.flows", "ctflow.solvers", "ctflow.io"),
     ("ctflow.report", "ctflow.pipeline", "ctflow.demo", "ctflow.progress"),
     ("ctflow.cli", "ctflow.__main__"),
@@ -20,7 +27,7 @@ LAYERS = (
 SIBLINGS = ("ctflow.io.formats", "operators.ct.projectors", "ctflow.solvers")
 # What siblings share, each in a file of its own.
 SHARED = {
-    "ctflow.solvers": {"early_stopping", "gaussian_shell", "quasi_newton", "solver"},
+    "ctflow.solvers": {"early_stopping", "gaussian_shell", "quasi_newton", "slice_coupling", "solver"},
     "operators.ct.projectors": {
         "arctangent",
         "astra_geometry",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -17,6 +18,9 @@ from operators.noise import Generators, standard_normal
 Prediction = Literal["velocity", "destination", "noise", "score", "v"]
 Method = Literal["euler", "midpoint", "heun", "rk4"]
 VelocityNetwork = Callable[[Tensor, Tensor], Tensor]
+
+# Of a batch that is taken at once where no derivative needs all of it: about 2 GB for the bundled network.
+_PIXELS_AT_ONCE = 2**21
 
 PREDICTIONS: tuple[str, ...] = ("velocity", "destination", "noise", "score", "v")
 
@@ -72,7 +76,7 @@ class FlowPrior(torch.nn.Module):
         time = torch.as_tensor(t, dtype=x.dtype, device=x.device).expand(x.shape[0])
         with measure("network"):
             padded, crop = _padded(x, self.multiple)
-            prediction = self.network(padded, time)[crop].to(x.dtype)
+            prediction = _in_parts(self.network, padded, time)[crop].to(x.dtype)
         return self._as_velocity(x, prediction, time)
 
     def _as_velocity(self, x: Tensor, prediction: Tensor, t: Tensor) -> Tensor:
@@ -184,6 +188,15 @@ def _moved(x: Tensor, width: Time, velocity: Tensor) -> Tensor:
 
 
 _STEPS = {"euler": _euler, "midpoint": _midpoint, "heun": _heun, "rk4": _rk4}
+
+
+def _in_parts(network: VelocityNetwork, x: Tensor, time: Tensor) -> Tensor:
+    """The network's prediction; of many large images, such as the slices of a volume, some at a time."""
+    together = max(1, _PIXELS_AT_ONCE // math.prod(x.shape[-2:]))
+    if x.ndim != 4 or len(x) <= together or torch.is_grad_enabled():
+        return network(x, time)
+    parts = zip(x.split(together), time.split(together), strict=True)
+    return torch.cat([network(part, t) for part, t in parts])
 
 
 def _padded(x: Tensor, multiple: int) -> tuple[Tensor, tuple[Any, ...]]:

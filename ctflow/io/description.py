@@ -35,6 +35,7 @@ def describe(scan: Scan) -> dict[str, Any]:
         "views": geometry.views,
         "views_in_file": len(recording.angles),
         "bins": geometry.detector.bins,
+        **({"rows": geometry.detector.rows} if recording.volume else {}),
         "angles": [float(degrees.min()), float(degrees.max())],
         "geometry": _with_unit(geometry.describe(), scan.unit),
         "grid": _with_unit(scan.grid.describe(), scan.unit),

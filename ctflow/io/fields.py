@@ -201,8 +201,14 @@ def check_slice_size(file: h5py.File, name: str, views: int, bins: int) -> None:
         )
 
 
-def check_finite(path: str | Path, name: str, values: NDArray[Any], first_slice: int) -> None:
-    """Refuse NaN and infinity in an array of shape (slices, views, bins), naming the slice."""
+def check_finite(
+    path: str | Path,
+    name: str,
+    values: NDArray[Any],
+    first: int,
+    axes: tuple[str, str, str] = ("slice", "view", "bin"),
+) -> None:
+    """Refuse NaN and infinity in an array, naming the place; its first entry is the file's `first`."""
     # A sum is finite only if every entry is, and costs no second array.
     with np.errstate(over="ignore", invalid="ignore"):
         if np.isfinite(np.sum(values, dtype=np.float64)):
@@ -210,12 +216,12 @@ def check_finite(path: str | Path, name: str, values: NDArray[Any], first_slice:
     bad = np.argwhere(~np.isfinite(values))
     if not len(bad):
         return
-    where, view, bin_ = (int(index) for index in bad[0])
+    where, second, third = (int(index) for index in bad[0])
     raise ScanError(
         path,
         name,
-        found=f"{values[where, view, bin_]} in slice {first_slice + where} at view {view}, bin {bin_}"
-        f" ({len(bad)} such readings in the slices read)",
+        found=f"{values[where, second, third]} in {axes[0]} {first + where} at {axes[1]} {second}, "
+        f"{axes[2]} {third} ({len(bad)} such readings in the {axes[0]}s read)",
         expected="finite numbers",
     )
 

@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from operators.ct.geometry import Detector, FanBeam, HelicalConeBeam, ImageGrid, ParallelBeam
+from ctflow.io.geometries import GivenByVectors
+from operators.ct.geometry import Detector, ImageGrid, ParallelBeam
 from operators.noise import GaussianNoise, NoiseModel, PoissonTransmission
 
-Rays = ParallelBeam | FanBeam | HelicalConeBeam
+Rays = ParallelBeam | GivenByVectors
 # (first slice, one past the last, views in use) -> (slices, views, bins) line integrals and their noise,
 # whose tensors have either no slice axis or one of the same length, and at most three axes. Of a scan in
 # space all slices are read at once: (views, rows, bins).
@@ -42,6 +43,8 @@ class Recording:
         Reads slices; picklable, and opens the file anew for each call.
     noise
         The noise model in words.
+    geometry
+        The rays, where they are no ParallelBeam of the angles and the detector.
     axis_known
         Whether the detector's offset is known; otherwise the rotation centre has to be found.
     read_truth
@@ -83,8 +86,8 @@ class Recording:
         return self.geometry.detector
 
     @property
-    def in_space(self) -> bool:
-        """Whether rays leave the plane of a slice, so that only the volume is an inverse problem."""
+    def volume(self) -> bool:
+        """Whether the slices are measured together, by rays that run through several."""
         return self.geometry.dimensions == 3
 
 

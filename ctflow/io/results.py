@@ -4,12 +4,13 @@
 
     /                  attributes format = "ctflow-reconstruction", version = 1, created (UTC), orientation,
                        units and pixel_size of the images, and what else made them; texts and numbers
-                       as they are, anything nested as JSON text
+                       as they are, anything nested as JSON text; of a volume also slice_distance in mm
     /reconstruction    (slices, height, width) float32 or complex64, NaN where a slice failed
     /std               optional, likewise: standard deviation of the samples
     /samples           optional, (samples, slices, height, width)
     /status            (slices,) text: "done", or "failed: " and why
-    /data_fit          optional, (slices,) float32: root mean square of the residual over the noise
+    /data_fit          optional, (slices,) float32: root mean square of the residual over the noise; the
+                       slices of a volume share one
 """
 
 from __future__ import annotations

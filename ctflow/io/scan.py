@@ -115,9 +115,9 @@ def _one_slice(noise: NoiseModel) -> NoiseModel:
 class Scan:
     """The slices of one file, each an inverse problem that is read when it is asked for.
 
-    ``len(scan)``; ``scan[i]`` with measurement (views, bins); ``scan[a:b]`` with (slices, views, bins). Where
-    rays leave the plane, ``scan.volume()`` is the problem in space, with measurement (views, rows, bins).
-    The file is opened for each access, so that a scan can be sent to other processes. Made by `open_scan`.
+    ``len(scan)``; ``scan[i]`` with measurement (views, bins); ``scan[a:b]`` with (slices, views, bins).
+    Slices that were measured together, in cone beams say, are one problem: ``scan.volume()``. The file is
+    opened for each access, so that a scan can be sent to other processes. Made by `open_scan`.
     """
 
     path: Path
@@ -137,37 +137,46 @@ class Scan:
     def __getitem__(self, index: slice) -> InverseProblem: ...
     def __getitem__(self, index: int | slice) -> InverseProblem:
         """One problem for an index, one batched problem for a slice."""
-        self.require_slices()
-        start, stop = self._range(index)
-        measurement, noise = self._read(start, stop, self.used_views)
-        if self.remove_stripes:
-            width = min(STRIPE_WIDTH, (measurement.shape[-1] - 1) // 2 * 2 + 1)
-            measurement = without_stripes(measurement, width)
-        if not isinstance(index, slice):
-            measurement, noise = measurement[0], _one_slice(noise)
-        return InverseProblem(self.operator, measurement, noise)
-
-    def require_slices(self) -> None:
-        """Raise ScanError where slices are no problems of their own, as rays leave their planes."""
-        if self.recording.in_space:
+        if self.recording.volume:
             found = self.recording.geometry.describe()
             expected = "a scan whose rays stay in the plane of a slice"
             hint = "scan.volume() is the problem in space"
             raise ScanError(self.path, "slices", found=found, expected=expected, hint=hint)
+        start, stop = self._range(index)
+        measurement, noise = self._read(start, stop, self.used_views)
+        if self.remove_stripes:
+            measurement = without_stripes(measurement, self._stripe_width)
+        if not isinstance(index, slice):
+            measurement, noise = measurement[0], _one_slice(noise)
+        return InverseProblem(self.operator, measurement, noise)
 
     def volume(self) -> InverseProblem:
-        """The problem in space, its measurement (views, rows, bins) and its image (slices, height, width).
+        """Return the problem of all slices of a scan in space, with measurement (views, rows, bins).
 
         Raises
         ------
         ScanError
-            If the rays stay in the plane: then each slice is a problem of its own.
+            If every slice is a problem of its own.
         """
-        if not self.recording.in_space:
+        if not self.recording.volume:
             found = self.recording.geometry.describe()
             hint = "take slices, such as scan[0:4]"
             raise ScanError(self.path, "volume", found=found, expected="rays in space", hint=hint)
-        return InverseProblem(self.operator, *self._read(0, len(self), self.used_views))
+        measurement, noise = self._read(0, len(self), self.used_views)
+        if self.remove_stripes:
+            by_row = without_stripes(measurement.transpose(0, 1), self._stripe_width)
+            measurement = by_row.transpose(0, 1).contiguous()
+        return InverseProblem(self.operator, measurement, noise)
+
+    @property
+    def is_volume(self) -> bool:
+        """Whether the slices are one problem, `volume`."""
+        return self.recording.volume
+
+    @property
+    def _stripe_width(self) -> int:
+        """Bins that stripes are looked for in, an odd number."""
+        return min(STRIPE_WIDTH, (self.recording.detector.bins - 1) // 2 * 2 + 1)
 
     def __iter__(self) -> Iterator[InverseProblem]:
         return (self[index] for index in range(len(self)))
@@ -239,12 +248,12 @@ class Scan:
 
     @cached_property
     def geometry(self) -> Rays:
-        """The rays of one slice, or of a scan in space."""
+        """The rays of one slice, or of the volume."""
         return self.geometry_about(self.centre)
 
     @cached_property
     def operator(self) -> RayTransform:
-        """The ray transform that all slices share."""
+        """The ray transform that all slices share, or that of the volume."""
         return RayTransform(self.geometry, self.grid)
 
     @property
@@ -316,11 +325,11 @@ class Scan:
         return position, position + 1
 
     def _read(self, start: int, stop: int, views: NDArray[np.intp]) -> tuple[Tensor, NoiseModel]:
-        count = 1 if self.recording.in_space else stop - start
+        count = 1 if self.is_volume else stop - start
         needed = count * math.prod(self.recording.geometry.sinogram_shape) * 4
         there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         if needed > there:
-            what = "a volume" if self.recording.in_space else f"{stop - start} slices of together"
+            what = "a volume" if self.is_volume else f"{stop - start} slices of together"
             expected = f"what fits into {there / 2**30:.1f} GiB of memory"
             raise ScanError(
                 self.path,

@@ -24,7 +24,9 @@ from ctflow.pipeline.job import Job
 from ctflow.problem import InverseProblem
 from ctflow.reconstruction import Reconstruction
 from ctflow.report import evenly_spaced, preview
+from ctflow.representation import Representation
 from ctflow.solvers import Solver, Step
+from operators.noise import Generators
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +73,8 @@ class FileRun:
     """One measured file on its way to a reconstruction file.
 
     Slices are computed `job.batch` at a time. A block that fails is computed slice by slice; a slice that
-    fails alone is recorded, and the rest goes on.
+    fails alone is recorded, and the rest goes on. The slices of a scan in space are one problem, and one
+    block.
     """
 
     job: Job
@@ -93,8 +96,9 @@ class FileRun:
         source_hash = files_sha256(self.scan.files)
         if self.prior is not None:
             self.prior = settled(self.prior, self.scan)
-        for k in range(0, len(self.slices), self.job.batch):
-            self._block(self.slices[k : k + self.job.batch])
+        together = len(self.slices) if self.scan.is_volume else self.job.batch
+        for k in range(0, len(self.slices), together):
+            self._block(self.slices[k : k + together])
         if not self.images:
             index, reason = next(iter(self.failed.items()))
             raise ValueError(f"{self.file}: no slice could be reconstructed; slice {index}: {reason}")
@@ -116,8 +120,12 @@ class FileRun:
     def _block(self, block: range) -> None:
         """Reconstruct some slices at once, or one by one where that fails."""
         try:
-            result = self._solve(self.scan[block.start : block.stop], block)
+            result = self._solve(block)
         except _SOLVER_ERRORS as error:
+            if self.scan.is_volume:
+                self.failed.update(dict.fromkeys(block, _one_line(error)))
+                log.info("%s: the volume failed: %s", self.file, _one_line(error))
+                return
             if len(block) > 1:
                 log.info("slices %d:%d fail together (%s); one by one", block.start, block.stop, error)
                 for i in block:
@@ -134,8 +142,13 @@ class FileRun:
                     log.info("%s: slice %d failed: %s", self.file, i, self.failed[i])
         self._report(block, 1.0)
 
-    def _solve(self, problem: InverseProblem, block: range) -> Reconstruction:
-        generators = [slice_generator(self.job.seed, i) for i in block]
+    def _solve(self, block: range) -> Reconstruction:
+        generators: Generators = slice_generator(self.job.seed, 0)
+        if self.scan.is_volume:
+            problem = self.scan.volume()
+        else:
+            problem = self.scan[block.start : block.stop]
+            generators = [slice_generator(self.job.seed, i) for i in block]
 
         def callback(step: Step) -> None:
             self._report(block, step.step / step.total)
@@ -175,6 +188,7 @@ class FileRun:
         return {
             "unit": self.scan.unit,
             "pixel_size": self.scan.pixel_size,
+            "slice_distance": self.scan.grid.pixel_size[0] if self.scan.is_volume else None,  # type: ignore[index]
             "source": str(self.file.resolve()),
             "scan": self.scan.describe(),
             "metadata": dict(self.scan.metadata),
@@ -184,7 +198,7 @@ class FileRun:
             "prior": first.prior,
             "representation": None if first.representation is None else dict(first.representation),
             "seed": self.job.seed,
-            "slice_seeds": "the first 8 bytes of SHA-256 of 'seed:slice', big-endian",
+            "slice_seeds": "the first 8 bytes of SHA-256 of 'seed:slice', big-endian; slice 0's for a volume",
             "batch": self.job.batch,
             "device": str(self.device),
             "precision": self.job.precision,
@@ -204,10 +218,12 @@ def settled(prior: FlowPrior, scan: Scan) -> FlowPrior:
     """The prior with the scale of its images settled for a scan, so that all slices share it.
 
     Up to three evenly spaced slices of the whole scan are looked at, whichever are to be reconstructed;
-    unreadable ones are passed over for others.
+    unreadable ones are passed over for others. Of a scan in space, all.
     """
     if prior.representation.calibration == "fixed":
         return prior
+    if scan.is_volume:
+        return _with_representation(prior, prior.representation.fitted(scan.volume()))
     first = evenly_spaced(len(scan), _SLICES_FOR_SCALE)
     problems: list[InverseProblem] = []
     unreadable: ScanError | None = None
@@ -223,9 +239,13 @@ def settled(prior: FlowPrior, scan: Scan) -> FlowPrior:
     measurements = torch.stack([problem.measurement for problem in problems])
     # The first image decides, in which the noise model has no part.
     together = InverseProblem(problems[0].operator, measurements, problems[0].noise, problems[0].background)
-    fixed = copy(prior)
-    fixed.representation = prior.representation.fitted(together)
-    return fixed
+    return _with_representation(prior, prior.representation.fitted(together))
+
+
+def _with_representation(prior: FlowPrior, representation: Representation) -> FlowPrior:
+    changed = copy(prior)
+    changed.representation = representation
+    return changed
 
 
 def versions() -> dict[str, str]:
@@ -249,7 +269,8 @@ def _sample(result: Reconstruction, k: int) -> Reconstruction:
         image=result.image[k].cpu(),
         std=None if result.std is None else result.std[k].cpu(),
         samples=None if result.samples is None else result.samples[:, k].cpu(),
-        history=tuple(fit[k].cpu() for fit in result.history),
+        # The slices of a volume share one data fit.
+        history=tuple((fit[k] if fit.ndim else fit).cpu() for fit in result.history),
         details={},
     )
 

@@ -30,9 +30,10 @@ def run(job: Job, progress: Callable[[Progress], None] | None = None) -> list[Ou
     """
     device = chosen_device(job.device)
     scans = {file: open_scan(file, **job.reading()) for file in job.files}
-    for scan in scans.values():
-        scan.require_slices()
     chosen = {file: chosen_slices(job.slices, len(scan)) for file, scan in scans.items()}
+    for file, scan in scans.items():
+        if scan.is_volume and len(chosen[file]) < len(scan):
+            raise ValueError(f"slices: expected all {len(scan)} of {file}, which are one problem")
     outputs = _outputs(job)
     solver, prior = make_solver(job.solver, job.settings), _prior(job, device)
     outcomes, refused = [], None

@@ -18,7 +18,7 @@ Filter = Literal["ram-lak", "shepp-logan", "cosine", "hamming", "hann"]
 
 @dataclass(frozen=True)
 class FBP:
-    """Filtered backprojection of a parallel-beam scan (Kak and Slaney, 1988, chapter 3).
+    """Filtered backprojection of parallel beams, fans and cones (Kak and Slaney, 1988, chapter 3).
 
     Attributes
     ----------

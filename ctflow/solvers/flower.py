@@ -12,6 +12,7 @@ from ctflow.flows.prior import FlowPrior
 from ctflow.problem import InverseProblem
 from ctflow.reconstruction import Reconstruction
 from ctflow.representation import Representation
+from ctflow.solvers.slice_coupling import SliceCoupling
 from ctflow.solvers.solver import Callback, Recorder, must_be, need_generator, need_prior, white_noise
 from operators.noise import Generators
 
@@ -36,6 +37,10 @@ class Flower:
         Independent runs. More than one gives `Reconstruction.samples` and `.std`, and their mean as
         the image. Only with `sample` may the spread be read as uncertainty: runs of the mean variant
         scatter about half as much as the posterior.
+    coupling, coupling_steps
+        For volumes, whose slices the prior takes one by one: weight of the total variation between
+        neighbouring slices in the refinement, one over their mean difference in the prior's units (such as
+        10), and dual steps that the refinement spends on it. See `SliceCoupling`.
     max_iterations, tolerance
         Of the conjugate gradients in the refinement. The paper runs 50 to a tolerance of 1e-5, from
         zero; what 1e-2 from the step before leaves undone is far below the noise, for a fraction of the
@@ -45,6 +50,8 @@ class Flower:
     steps: int = 100
     sample: bool = False
     samples: int = 1
+    coupling: float = 0.0
+    coupling_steps: int = 1
     max_iterations: int = 50
     tolerance: float = 1e-2
 
@@ -54,8 +61,11 @@ class Flower:
             self,
             steps=(self.steps, self.steps >= 1, "at least 1"),
             samples=(self.samples, self.samples >= 1, "at least 1"),
+            coupling=(self.coupling, self.coupling >= 0, "at least 0"),
+            coupling_steps=(self.coupling_steps, self.coupling_steps >= 1, "at least 1"),
             max_iterations=(self.max_iterations, self.max_iterations >= 1, "at least 1"),
             tolerance=(self.tolerance, 0 < self.tolerance < 1, "between 0 and 1"),
+            sample=(self.sample, not (self.sample and self.coupling), "no sampling with a coupling"),
         )
 
     @torch.no_grad()
@@ -92,6 +102,10 @@ class Flower:
         record: Recorder,
         representation: Representation,
     ) -> Tensor:
+        coupling = None
+        if self.coupling > 0:
+            coupling = SliceCoupling(problem, representation, self.coupling, self.coupling_steps)
+        refine = problem.proximal if coupling is None else coupling.proximal
         x = white_noise(problem, generator)
         start = None
         for k in range(self.steps):
@@ -103,7 +117,7 @@ class Flower:
                     destination, strength, generator, max_iterations=self.max_iterations, rtol=self.tolerance
                 )
             else:
-                refined = problem.proximal(
+                refined = refine(
                     destination, strength, start, max_iterations=self.max_iterations, rtol=self.tolerance
                 )
                 # The next mean is near this one: a third of the iterations are left. Draws are not.

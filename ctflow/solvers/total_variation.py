@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -28,7 +29,9 @@ class TV:
     r"""Isotropic total variation: argmin_x |A x + background - y|_W^2 / 2 + weight kappa TV(x).
 
     W is the noise's precision, and TV(x) = sum_ij sqrt((x_{i+1,j} - x_ij)^2 + (x_{i,j+1} - x_ij)^2), in
-    pixel units, with no difference across the border (Rudin, Osher and Fatemi, Physica D 60 (1992)).
+    pixel units, with no difference across the border (Rudin, Osher and Fatemi, Physica D 60 (1992)); of a
+    volume, with the third difference under the root. Differences along axes with wider spacing than the
+    finest are divided by the ratio of the two.
 
     kappa makes the weight a pure number: kappa^2 = (1/n) sum_ij W_i A_ij^2 is the variance, averaged
     over the n pixels, that noise alone gives to the gradient of the data term, A^T W (A x - y). The
@@ -78,41 +81,47 @@ class TV:
         generator: Generators | None = None,
         callback: Callback | None = None,
     ) -> Reconstruction:
-        """Reconstruct `problem`; ValueError unless its images are real and two-dimensional. See `Solver`."""
+        """Reconstruct `problem`; ValueError unless its unknowns are real images or volumes. See `Solver`."""
         operator = problem.operator
         if (
             operator.domain_dtype.is_complex
             or operator.range_dtype.is_complex
-            or len(operator.domain_shape) != 2
+            or len(operator.domain_shape) not in (2, 3)
         ):
-            raise ValueError(f"tv: expected an operator on real images of two dimensions, found {operator!r}")
+            raise ValueError(f"tv: expected an operator on real images or volumes, found {operator!r}")
         with Recorder(self, total=self.iterations, callback=callback, generator=generator) as record:
             y = problem.measurement
             if problem.background is not None:
                 y = y - problem.background
             weights = problem.precision().expand(y.shape)
-            kappa = noise_gain(operator, weights)
-            data_step, gradient_step, primal_step = _steps(operator, y, weights, kappa)
+            kappa = problem.per_sample(noise_gain(operator, weights))
+            per_axis = axis_weights(operator.domain_spacing)
+            data_step, gradient_step, primal_step = _steps(problem, y, weights, kappa, per_axis)
+            norm = partial(torch.linalg.vector_norm, dim=tuple(range(-len(per_axis), 0)))
             shrink = torch.where(weights > 0, weights / (weights + data_step), 0)
             # u = kappa x, its projection A x, and the dual variables of the data term and of TV.
             u = y.new_zeros(problem.image_shape)
-            projection, p, q = torch.zeros_like(y), torch.zeros_like(y), u.new_zeros((2, *u.shape))
+            projection, p, q = (
+                torch.zeros_like(y),
+                torch.zeros_like(y),
+                u.new_zeros((len(per_axis), *u.shape)),
+            )
             answer, active = u, torch.ones(problem.batch_shape, dtype=torch.bool, device=y.device)
             for k in range(self.iterations):
-                following = u - primal_step * (operator.adjoint(p) / kappa + gradient_adjoint(q))
+                following = u - primal_step * (operator.adjoint(p) / kappa + gradient_adjoint(q, per_axis))
                 if self.nonnegative:
                     following.clamp_(min=0)
                 ahead = 2 * following - u
                 ahead_projection = operator(ahead / kappa)
                 p_next = (p + data_step * (ahead_projection - y)).mul_(shrink)
-                q_next = _within(gradient(ahead).mul_(gradient_step).add_(q), self.weight)
+                q_next = _within(gradient(ahead, per_axis).mul_(gradient_step).add_(q), self.weight)
                 # A x of the new image, known by linearity.
                 following_projection = (ahead_projection + projection) / 2
                 fit = problem.weighted_rms(following_projection - y, weights)
-                answer = torch.where(active[..., None, None], following, answer)
+                answer = torch.where(problem.per_sample(active), following, answer)
                 # The dual variables start at zero, so that the first iteration never moves.
                 if k > 0:
-                    active = active & (_norm(following - u) > self.tolerance * _norm(following))
+                    active = active & (norm(following - u) > self.tolerance * norm(following))
                 if record.step(partial(torch.div, answer, kappa), fit) or not bool(active.any()):
                     break
                 for variable, target in (
@@ -125,68 +134,90 @@ class TV:
             return record.finish(answer / kappa)
 
 
-def total_variation(image: Tensor) -> Tensor:
-    """TV(x) as in `TV`: shape (*batch, height, width) to (*batch,)."""
-    return torch.linalg.vector_norm(gradient(image), dim=0).sum((-2, -1))
+def axis_weights(spacing: Sequence[float]) -> tuple[float, ...]:
+    """Return what a difference along each axis counts: 1 along the finest, less where steps are longer."""
+    return tuple(min(spacing) / distance for distance in spacing)
 
 
-def gradient(image: Tensor) -> Tensor:
-    """Differences down and to the right, zero at the border: (*batch, height, width) to (2, *batch, ...)."""
-    differences = image.new_zeros((2, *image.shape))
-    torch.sub(image[..., 1:, :], image[..., :-1, :], out=differences[0][..., :-1, :])
-    torch.sub(image[..., :, 1:], image[..., :, :-1], out=differences[1][..., :, :-1])
+def total_variation(image: Tensor, weights: Sequence[float] = (1.0, 1.0)) -> Tensor:
+    """TV(x) as in `TV`: shape (*batch, *image_shape) to (*batch,)."""
+    lengths = torch.linalg.vector_norm(gradient(image, weights), dim=0)
+    return lengths.sum(tuple(range(-len(weights), 0)))
+
+
+def gradient(image: Tensor, weights: Sequence[float] = (1.0, 1.0)) -> Tensor:
+    """Differences along the last axes, times a weight for each, zero at the border.
+
+    Shape (*batch, *image_shape) to (axes, *batch, *image_shape).
+    """
+    differences = image.new_zeros((len(weights), *image.shape))
+    for field, axis, weight in zip(differences, range(-len(weights), 0), weights, strict=True):
+        inner = field.narrow(axis, 0, image.shape[axis] - 1)
+        torch.sub(
+            image.narrow(axis, 1, inner.shape[axis]), image.narrow(axis, 0, inner.shape[axis]), out=inner
+        )
+        if weight != 1:
+            inner *= weight
     return differences
 
 
-def gradient_adjoint(field: Tensor) -> Tensor:
-    """Transpose of `gradient`: (2, *batch, height, width) to (*batch, height, width)."""
-    down, right = field[0][..., :-1, :], field[1][..., :, :-1]
+def gradient_adjoint(field: Tensor, weights: Sequence[float] = (1.0, 1.0)) -> Tensor:
+    """Transpose of `gradient`: (axes, *batch, *image_shape) to (*batch, *image_shape)."""
     image = field.new_zeros(field.shape[1:])
-    image[..., 1:, :] += down
-    image[..., :-1, :] -= down
-    image[..., :, 1:] += right
-    image[..., :, :-1] -= right
+    for part, axis, weight in zip(field, range(-len(weights), 0), weights, strict=True):
+        inner = part.narrow(axis, 0, part.shape[axis] - 1)
+        image.narrow(axis, 1, inner.shape[axis]).add_(inner, alpha=weight)
+        image.narrow(axis, 0, inner.shape[axis]).sub_(inner, alpha=weight)
     return image
 
 
 def noise_gain(operator: LinearOperator, weights: Tensor) -> Tensor:
-    """Kappa of `TV`: the standard deviation of A^H W^(1/2) n for unit noise n, shape (*batch, 1, 1).
+    """Kappa of `TV`: the standard deviation of A^H W^(1/2) n for unit noise n, shape (*batch,).
 
     Averaged over the image, so that one fixed draw of random signs is as good as many. `weights` has
     shape (*batch, *range_shape).
     """
     signs = torch.randint(0, 2, operator.range_shape, generator=torch.Generator().manual_seed(0))
     seen = operator.adjoint(weights.sqrt() * (2 * signs - 1).to(weights))
-    gain = seen.square().mean((-2, -1), keepdim=True).sqrt()
+    gain = seen.square().mean(tuple(range(-len(operator.domain_shape), 0))).sqrt()
     if not bool((gain > 0).all()):
         raise ValueError("tv: expected measurements of some precision, found none above zero in a sample")
     return gain
 
 
 def _steps(
-    operator: LinearOperator, y: Tensor, weights: Tensor, kappa: Tensor
+    problem: InverseProblem, y: Tensor, weights: Tensor, kappa: Tensor, per_axis: Sequence[float]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Step sizes for the data term's dual variable, for that of TV, and for the image."""
+    operator = problem.operator
+    image_dims, data_dims = (
+        tuple(range(-len(shape), 0)) for shape in (operator.domain_shape, operator.range_shape)
+    )
     roots, ones = weights.sqrt(), y.new_ones(operator.domain_shape)
     rows = operator(ones)
     # The brightness of the uniform image that is as bright to the detector as the measurement.
-    measured, uniform = ((weights * values.square()).sum((-2, -1), keepdim=True) for values in (y, rows))
-    brightness = kappa * (measured / uniform.clamp_min(torch.finfo(y.dtype).tiny)).sqrt()
+    measured, uniform = ((weights * values.square()).sum(data_dims) for values in (y, rows))
+    brightness = (measured / uniform.clamp_min(torch.finfo(y.dtype).tiny)).sqrt() * kappa.reshape(
+        measured.shape
+    )
     balance = _BALANCE / torch.where((measured > 0) & (uniform > 0), brightness, _BALANCE)
-    rows, columns = rows.abs() / kappa, operator.adjoint(roots).abs() / kappa
-    data_step = balance * roots / rows.clamp_min(1e-3 * rows.amax((-2, -1), keepdim=True))
+    of_data, balance = (balance.reshape(balance.shape + (1,) * len(dims)) for dims in (data_dims, image_dims))
+    rows, columns = rows.abs() / kappa.reshape(of_data.shape), operator.adjoint(roots).abs() / kappa
+    data_step = of_data * roots / rows.clamp_min(1e-3 * rows.amax(data_dims, keepdim=True))
     gradient_step = _BALANCE_OF_GRADIENT * balance / 2
-    primal_step = 1 / (balance * columns + 8 * gradient_step)
+    primal_step = 1 / (balance * columns + 4 * sum(w**2 for w in per_axis) * gradient_step)
     # These steps converge for an operator without negative entries; others may need shorter ones.
     image = (
         torch.randn(ones.shape, generator=torch.Generator().manual_seed(0)).to(ones).expand(primal_step.shape)
     )
-    size = _norm(image)[..., None, None]
+    norm = partial(torch.linalg.vector_norm, dim=image_dims, keepdim=True)
+    size = norm(image)
     for _ in range(15):
         scaled = primal_step.sqrt() * (image / size)
         seen = operator.adjoint(data_step * operator(scaled / kappa)) / kappa
-        image = primal_step.sqrt() * (seen + gradient_adjoint(gradient_step * gradient(scaled)))
-        size = _norm(image)[..., None, None]
+        smooth = gradient_adjoint(gradient_step * gradient(scaled, per_axis), per_axis)
+        image = primal_step.sqrt() * (seen + smooth)
+        size = norm(image)
     return data_step, gradient_step, primal_step / (1.05 * size).clamp_min(1)
 
 
@@ -194,7 +225,3 @@ def _within(field: Tensor, radius: float) -> Tensor:
     """The field with no vector longer than `radius`, in place."""
     length = torch.linalg.vector_norm(field, dim=0)
     return field.mul_(radius / length.clamp_min_(max(radius, torch.finfo(field.dtype).tiny)))
-
-
-def _norm(image: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(image, dim=(-2, -1))

@@ -91,8 +91,8 @@ class RayTransform(LinearOperator):
         on CUDA only. "odl": ODL's `astra_cpu`, float32, in the plane. "sparse": the weights of "joseph" in a
         matrix that is kept, for small scans in the plane that are used often, CPU and CUDA, float32 and
         float64. "triton": the weights and the exact transpose of "joseph" on CUDA, float32. "auto": "joseph"
-        for tensors on the CPU and "astra" for those on CUDA, where the adjoint is therefore approximate
-        (ASTRA's backprojector is not the transpose of its projector).
+        for tensors on the CPU; on CUDA "astra", whose adjoint is approximate (ASTRA's backprojector is not
+        the transpose of its projector), and "triton" where ASTRA cannot take the detector or the pixels.
 
     Raises
     ------
@@ -189,6 +189,11 @@ class RayTransform(LinearOperator):
         working = self._choose(where).working_memory(images, where, dtype.itemsize)
         return MemoryUse(image, sinogram, *working)
 
+    @property
+    def domain_spacing(self) -> tuple[float, ...]:
+        """Sides of a pixel or voxel in mm."""
+        return self.grid.pixel_size  # type: ignore[return-value]
+
     def approximate_inverse(self, y: Tensor) -> Tensor:
         """Return the Ram-Lak filtered backprojection: a sinogram, with any batch, to an image."""
         from operators.ct.filtered_backprojection import filtered_backprojection
@@ -199,10 +204,19 @@ class RayTransform(LinearOperator):
         """Return the engine for tensors on a device; "auto" makes it when it is first needed."""
         name = self.projector
         if name == "auto":
-            name = "astra" if device.type == "cuda" else "joseph"
+            name = self._on_cuda() if device.type == "cuda" else "joseph"
         if name not in self._engines:
             self._engines[name] = _engine(name, self.geometry, self.grid)
         return self._engines[name]
+
+    def _on_cuda(self) -> str:
+        """Return the engine of "auto" on CUDA: ASTRA unless it cannot take this detector or these pixels."""
+        if "astra" not in self._engines:
+            try:
+                self._engines["astra"] = _engine("astra", self.geometry, self.grid)
+            except ValueError:
+                return "triton"
+        return "astra"
 
     def _forward(self, x: Tensor) -> Tensor:
         batch = x.shape[: x.ndim - len(self.domain_shape)]

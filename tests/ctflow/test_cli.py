@@ -178,6 +178,28 @@ def test_simulated_scans_are_reproducible_and_measure_their_truth(run: Run, tmp_
     assert "the file exists already" in errors[0]
 
 
+def test_a_simulated_volume_is_reconstructed(run: Run, tmp_path: Path) -> None:
+    scan, prior = tmp_path / "vol.h5", str(write_prior(tmp_path))
+    code, lines, _ = run("simulate", "cone", "-o", scan, "--size", 16, "--views", 20)
+    assert (code, lines) == (0, [f"{scan}: 16 slices of 16 x 16 pixels"])
+    truth = open_scan(scan).truth(slice(0, 16))
+    assert truth is not None
+    for solver, options in (
+        ("fbp", ()),
+        ("tv", ()),
+        ("flower", ("--prior", prior, "--steps", 2, "--set", "coupling=3")),
+    ):
+        output = tmp_path / f"{solver}.h5"
+        assert run("reconstruct", scan, "-o", output, "--solver", solver, *options)[0] == 0
+        error = (read_result(output).images - truth).norm() / truth.norm()
+        assert float(error) < {"fbp": 0.6, "tv": 0.25, "flower": 1.0}[solver]
+    code, lines, _ = run("info", scan)
+    assert code == 0
+    assert any("cone beam, 20 views" in line for line in lines)
+    code, _, errors = run("simulate", "cone", "-n", 2, "-o", tmp_path / "two.h5")
+    assert (code, errors) == (2, ["error: -n: expected 1 for cone, which is one volume a file, found 2"])
+
+
 def test_training_makes_a_prior_that_reconstructs(run: Run, scan: Path, tmp_path: Path) -> None:
     with h5py.File(tmp_path / "images.h5", "w") as file:
         file["images"] = body().numpy()

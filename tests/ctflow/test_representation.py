@@ -44,6 +44,25 @@ def test_linear_and_background_are_its_two_parts(representation: Representation)
 
 
 @each_case
+def test_volumes_are_stacks_of_images(representation: Representation) -> None:
+    dtype = torch.complex64 if representation.complex else torch.float32
+    volume = random((3, 2, 4, 3), dtype, 2)
+    tensor = representation.encode(volume)
+    assert torch.allclose(tensor[1], representation.encode(volume[1]))
+    assert torch.allclose(representation.decode(tensor), volume)
+    linear = representation.linear((2, 4, 3), dtype=dtype)
+    assert torch.allclose(
+        linear(tensor) + representation.background((2, 4, 3), like=tensor), volume, atol=1e-6
+    )
+    problem = InverseProblem(Identity((2, 4, 3), dtype=dtype), volume, GaussianNoise(1.0)).on(representation)
+    v = 0.5 * tensor
+    scale = torch.as_tensor(representation.scale)
+    scale = scale.reshape(*scale.shape, 1, 1, 1) if representation.channels and scale.ndim else scale
+    expected = (v + 0.3 * scale**2 * tensor) / (1 + 0.3 * scale**2)
+    assert torch.allclose(problem.proximal(v, 0.3, rtol=1e-6).x, expected, rtol=1e-4)
+
+
+@each_case
 def test_survives_a_file(representation: Representation) -> None:
     again = Representation.from_dict(json.loads(json.dumps(representation.to_dict())))
     assert again.to_dict() == representation.to_dict()

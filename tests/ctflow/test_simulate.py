@@ -7,9 +7,10 @@ import math
 import pytest
 import torch
 
+from ctflow.metal import metal_attenuation, metal_line_integrals
 from ctflow.simulate import PRESETS, scan_settings, simulate_preset, simulate_scan
 from ctflow.solvers import FBP
-from operators.ct.geometry import Detector, ImageGrid, ParallelBeam
+from operators.ct.geometry import ConeBeam, Detector, ImageGrid, ParallelBeam
 from operators.ct.ray_transform import RayTransform
 from operators.noise import GaussianNoise, PoissonTransmission
 
@@ -77,8 +78,71 @@ def test_a_preset_gives_a_problem_that_can_be_solved() -> None:
     assert torch.equal(again.truth[0], scan.truth[1])
 
 
+def test_a_changed_size_keeps_the_field_of_view() -> None:
+    for preset in ("metal", "cone"):
+        standard, small = scan_settings(preset), scan_settings(preset, size=32)
+        assert small.size * small.pixel_size == pytest.approx(standard.size * standard.pixel_size)
+        assert small.bins * small.pitch == pytest.approx(standard.bins * standard.pitch)
+        assert small.bins == round(standard.bins * 32 / standard.size)
+    assert scan_settings("metal", size=32, pixel_size=1.0, bins=40, pitch=1.0).pixel_size == 1.0
+
+
+def test_limited_angles_and_truncation() -> None:
+    limited = simulate_preset("limited-angle", [3], size=32).problem.operator
+    turned = limited.geometry.angles  # type: ignore[union-attr]
+    assert (turned[-1] - turned[0]) * 120 / 119 == pytest.approx(2 * math.pi / 3)
+    interior = simulate_preset("interior", [3], size=64, views=40)
+    shadow = interior.problem.measurement[0]
+    # Rays at both ends of the detector still run through the body.
+    assert float(shadow[:, [0, -1]].median()) > 0.5
+    assert float(interior.truth.max()) > 0.02
+
+
+def test_metal_hardens_the_beam_and_takes_its_photons() -> None:
+    body, pin = 0.5 * disc(64), disc(64) / 0.03
+    clean = GaussianNoise(1e-6)
+    generator = torch.Generator().manual_seed(0)
+    scan = simulate_scan(body[None], operator(), clean, generator, 0.6 * pin[None])
+    positions = torch.as_tensor(operator().geometry.detector.positions()).float()
+    chord = 2 * (144 - positions.square()).clamp_min(0).sqrt()
+    exact = 0.4 * 0.015 * chord + metal_line_integrals(0.6 * chord)
+    middle = positions.abs() < 10.0
+    assert torch.allclose(scan.problem.measurement[0][:, middle], exact[middle].expand(20, -1), rtol=0.01)
+    assert float(scan.truth[0, 16, 16]) == pytest.approx(0.4 * 0.015 + 0.6 * metal_attenuation(), rel=1e-4)
+    starved = simulate_preset("metal", [4], size=64, views=60)
+    tissue = simulate_preset("metal", [4], size=64, views=60, metal=False)
+    assert float(starved.truth.max()) == pytest.approx(metal_attenuation(), rel=0.01)
+    counts = [scan.problem.noise.counts(scan.problem.measurement).min() for scan in (starved, tissue)]  # type: ignore[attr-defined]
+    assert 3 * float(counts[0]) < float(counts[1])
+
+
+def test_a_volume_is_measured_by_cones() -> None:
+    axis = (torch.arange(96) + 0.5) / 96 * 40 - 20
+    squares = axis.square()
+    inside = squares[:, None, None] + squares[:, None] + squares < 144
+    ball = 0.03 * inside.float().reshape(48, 2, 48, 2, 48, 2).mean((1, 3, 5))
+    geometry = ConeBeam.circular(
+        8, source_to_axis=100.0, source_to_detector=150.0, detector=Detector((20, 24), 2.0, (0.5, -0.3))
+    )
+    transform = RayTransform(geometry, ImageGrid((24, 24, 24), 40 / 24))
+    scan = simulate_scan(ball, transform, GaussianNoise(1e-6), torch.Generator().manual_seed(0))
+    row, bin_ = (
+        torch.as_tensor(x).float() for x in (geometry.detector.row_positions(), geometry.detector.positions())
+    )
+    aside = row[:, None].square() + bin_.square()
+    # Distance of a ray from the middle of the ball, which is on the axis.
+    nearest = 100.0**2 * aside / (aside + 150.0**2)
+    exact = 0.06 * (144 - nearest).clamp_min(0).sqrt()
+    middle = nearest < 100
+    assert torch.allclose(scan.problem.measurement[:, middle], exact[middle].expand(8, -1), atol=0.015)
+    assert torch.allclose(scan.truth, ball.reshape(24, 2, 24, 2, 24, 2).mean((1, 3, 5)), atol=1e-7)
+    assert 1e-3 < float(scan.problem.residual(scan.truth).abs().max()) < 0.15
+    again = simulate_scan(scan.truth, transform, GaussianNoise(1e-6), torch.Generator().manual_seed(0))
+    assert torch.allclose(again.problem.measurement, scan.problem.measurement, atol=0.1)
+
+
 def test_errors() -> None:
-    with pytest.raises(ValueError, match="no preset 'lodopab'; known: lodopab-like, sparse-view"):
+    with pytest.raises(ValueError, match="no preset 'lodopab'; known: lodopab-like, sparse-view, limited"):
         scan_settings("lodopab")
     with pytest.raises(ValueError, match="sparse-view: no setting 'angles'; known: size"):
         scan_settings("sparse-view", angles=3)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ctflow.representation import Representation
+from operators.ct.filtered_backprojection.cone import ConeBackprojection
 from operators.ct.filtered_backprojection.fan import FanBackprojection
 from operators.ct.geometry import (
     ConeBeam,
@@ -111,6 +112,11 @@ def volume_rays(geometry: Geometry, shape: tuple[int, int, int] = (3, 4, 5)) -> 
     return lambda dtype: RayTransform(geometry, ImageGrid(shape, (1.2, 0.9, 1.1)))
 
 
+def cone_backprojection(geometry: ConeBeam | ParallelBeam3D) -> Callable:
+    """The backprojection of a few views into anisotropic voxels."""
+    return lambda dtype: ConeBackprojection(geometry, ImageGrid((3, 4, 5), (1.2, 0.9, 1.1)))
+
+
 class Batched(LinearOperator):
     """An operator with a batch of its own as one on the whole batch."""
 
@@ -184,6 +190,10 @@ EXAMPLES = (
             )
         ),
     ),
+    Example("cone backprojection", cone_backprojection(cone())),
+    Example("cone backprojection curved", cone_backprojection(cone(3, Detector((3, 6), 1.3, curved=True)))),
+    Example("cone backprojection one row", cone_backprojection(cone(3, Detector((1, 4), 1.9)))),
+    Example("level backprojection", cone_backprojection(ParallelBeam3D.uniform(4, FLAT, start=0.1))),
     Example("cone vectors", volume_rays(ConeBeam.from_vectors(PATH, (3, 4)))),
     Example("fourier even", fourier((4, 6)), COMPLEX),
     Example("fourier odd", fourier((5, 3), sampled=(5, 3)), COMPLEX),

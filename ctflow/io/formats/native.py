@@ -2,12 +2,18 @@
 
 ::
 
-    /                attributes format = "ctflow-scan", version = 1,
-                     unit = "1/mm" or "1/pixel" (of the image; lengths are then in pixels instead of mm)
-    /measurement     (slices, views, bins) float32 line integrals, dimensionless; attribute units = "1"
-    /angles          (views,) float64; attribute units = "radians" (or "degrees")
-    /detector        attributes bins, pitch, offset in mm: bin i lies at (i - (bins - 1) / 2) pitch + offset
-    /grid            attributes shape (height, width), pixel_size (height, width) in mm, center (x, y) in mm
+    /                attributes format = "ctflow-scan", version = 1 (2 for all but parallel geometries),
+                     unit = "1/mm" or "1/pixel" (of the image; lengths are then in pixels instead of mm),
+                     geometry = "parallel" (also where it is missing), "fan", "parallel 3d", "cone" or
+                     "helical cone"
+    /measurement     (slices, views, bins) or, of a volume, (views, rows, bins) float32 line integrals,
+                     dimensionless; attribute units = "1"
+    /angles          (views,) float64; attribute units = "radians" (or "degrees"); parallel only
+    /vectors         (views, numbers) float64, in mm; all but parallel: what the geometry's `vectors` gives
+    /detector        attributes bins, pitch, offset in mm: bin i lies at (i - (bins - 1) / 2) pitch + offset;
+                     with vectors also curved (0 or 1); of a volume also rows, row_pitch, row_offset
+    /grid            attributes shape ([depth,] height, width), pixel_size in the same order in mm, center
+                     (x, y[, z]) in mm
     /noise           attribute type = "gaussian" or "poisson_transmission"
     /noise/<name>    one dataset for each parameter (gaussian: std; poisson_transmission: photons,
                      electronic_std, smallest_count), a number or an array that broadcasts against the
@@ -15,7 +21,7 @@
     /truth           optional (slices, height, width) float32, the image that was measured, in `unit`
     /metadata        optional JSON text: where the data come from
 
-Angles and orientation are those of `operators.ct.geometry`.
+Angles and orientation are those of `operators.ct.geometry`; vectors hold offsets already.
 """
 
 from __future__ import annotations
@@ -41,15 +47,25 @@ from ctflow.io.fields import (
     checked,
     dataset,
     find,
-    numbers,
     opened,
     text,
 )
+from ctflow.io.geometries import (
+    GivenByVectors,
+    choice,
+    kind_of,
+    read_grid,
+    read_parallel,
+    read_vectors,
+    stored_kind,
+    write_geometry,
+    write_grid,
+)
 from ctflow.io.recording import Recording, noise_in_words, with_photons
-from operators.ct.geometry import Detector, Geometry, ImageGrid, ParallelBeam
+from operators.ct.geometry import Geometry, ImageGrid, ParallelBeam
 from operators.noise import GaussianNoise, NoiseModel, PoissonTransmission
 
-_FORMAT, _VERSION = "ctflow-scan", 1
+_FORMAT, _VERSIONS = "ctflow-scan", (1, 2)
 _NOISES: dict[str, Any] = {"gaussian": GaussianNoise, "poisson_transmission": PoissonTransmission}
 _UNITS = ("1/mm", "1/pixel")
 
@@ -58,15 +74,22 @@ _UNITS = ("1/mm", "1/pixel")
 class _Read:
     path: Path
     photons: float | None
+    volume: bool
 
     def __call__(self, start: int, stop: int, views: NDArray[np.intp]) -> tuple[Tensor, NoiseModel]:
+        slices = slice(start, stop)
         with opened(self.path) as file:
             stored = dataset(file, "/measurement", ndim=3)
-            measurement = stored[start:stop].astype(np.float32, copy=False)
-            if len(views) != stored.shape[1]:
-                measurement = measurement[:, views]
-            noise = _noise(file, stored.shape, slice(start, stop), views)
-        check_finite(self.path, "/measurement", measurement, start)
+            if self.volume:
+                measurement = stored[()] if len(views) == len(stored) else stored[views]
+            else:
+                measurement = stored[slices]
+                if len(views) != stored.shape[1]:
+                    measurement = measurement[:, views]
+            noise = _noise(file, stored.shape, None if self.volume else slices, views)
+        measurement = measurement.astype(np.float32, copy=False)
+        axes = ("view", "row", "bin") if self.volume else ("slice", "view", "bin")
+        check_finite(self.path, "/measurement", measurement, 0 if self.volume else start, axes)
         return torch.from_numpy(measurement), with_photons(noise, self.photons)
 
 
@@ -96,27 +119,37 @@ def recording(path: Path, *, angles_unit: str | None = None, photons: float | No
     """
     with opened(path) as file:
         (version,) = attribute_numbers(file, "/", "version", 1)
-        if version != _VERSION:
-            raise ScanError(path, "version", found=f"{version:g}", expected=_VERSION)
-        unit = _choice(file, "/", "unit", _UNITS)
-        slices, views, bins = stored = dataset(file, "/measurement", ndim=3).shape
-        check_slice_size(file, "/measurement", views, bins)
-        detector = checked(path, "/detector", lambda: _detector(file, bins))
-        grid = checked(path, "/grid", lambda: _grid(file))
-        angles = _angles(file, views, angles_unit)
+        if version not in _VERSIONS:
+            expected = " or ".join(map(str, _VERSIONS))
+            raise ScanError(path, "version", found=f"{version:g}", expected=expected)
+        unit = choice(file, "/", "unit", _UNITS)
+        kind = stored_kind(file)
+        stored = dataset(file, "/measurement", ndim=3).shape
+        check_slice_size(file, "/measurement", stored[1], stored[2])
+        volume = kind not in ("parallel", "fan")
+        geometry: ParallelBeam | GivenByVectors
+        if kind == "parallel":
+            geometry = read_parallel(file, stored[1], stored[2], angles_unit)
+        else:
+            if angles_unit is not None:
+                expected = f"none for {kind}, kept as vectors"
+                raise ScanError(path, "angles_unit", found=angles_unit, expected=expected)
+            geometry = read_vectors(file, kind, stored if volume else stored[1:])
+        grid = read_grid(file, geometry.dimensions)
+        slices = grid.shape[0] if volume else stored[0]
         # One slice of the noise shows whether all of it can be read.
-        noise = _noise(file, stored, slice(0, 1), np.arange(1))
-        has_truth = find(file, "/truth") is not None
-        if has_truth and (shape := dataset(file, "/truth", ndim=3).shape) != (slices, *grid.shape):
-            raise ScanError(path, "/truth", found=f"shape {shape}", expected=f"shape {(slices, *grid.shape)}")
+        noise = _noise(file, stored, None if volume else slice(0, 1), np.arange(1))
+        has_truth, images = find(file, "/truth") is not None, (slices, *grid.shape[-2:])
+        if has_truth and (shape := dataset(file, "/truth", ndim=3).shape) != images:
+            raise ScanError(path, "/truth", found=f"shape {shape}", expected=f"shape {images}")
         metadata = _metadata(file)
     return Recording(
         format="ctflow",
         slices=slices,
-        geometry=ParallelBeam(angles, detector),
+        geometry=geometry,
         grid=grid,
         unit=unit,
-        read=_Read(path, photons),
+        read=_Read(path, photons, volume),
         noise=noise_in_words(with_photons(noise, photons)),
         read_truth=_ReadTruth(path) if has_truth else None,
         metadata=metadata,
@@ -142,15 +175,15 @@ def write_scan(
     path
         The file to write.
     measurement
-        Line integrals, shape (slices, views, bins).
+        Line integrals, shape (slices, views, bins), or (views, rows, bins) for a geometry in space.
     geometry, grid
-        Of one slice, the same for all.
+        Of one slice, the same for all; or of the volume.
     noise
         GaussianNoise or PoissonTransmission, its tensors broadcasting against the measurement.
     unit
         Of the image: "1/mm", or "1/pixel" where the lengths of `geometry` and `grid` are in pixels.
     truth
-        The images that were measured, in `unit`, shape (slices, height, width).
+        The images that were measured, in `unit`, shape (slices, height, width); or the volume.
     metadata
         Where the data come from; JSON-able.
     overwrite
@@ -163,93 +196,45 @@ def write_scan(
     OutputError
         If the file cannot be written.
     """
-    if not isinstance(geometry, ParallelBeam):
-        raise ValueError(f"geometry: expected a ParallelBeam, found {geometry.describe()}")
+    version = 1 if kind_of(geometry) == "parallel" else 2
     stored = np.asarray(measurement, dtype=np.float32)
-    if stored.ndim != 3 or stored.shape[1:] != geometry.sinogram_shape or not len(stored):
-        raise ValueError(f"measurement: expected (slices, *{geometry.sinogram_shape}), found {stored.shape}")
+    volume, shape = geometry.dimensions == 3, geometry.sinogram_shape
+    if len(grid.shape) != geometry.dimensions:
+        raise ValueError(f"grid: expected {geometry.dimensions} dimensions, found {grid.describe()}")
+    if stored.ndim != 3 or stored.shape[0 if volume else 1 :] != shape or not len(stored):
+        expected = str(shape) if volume else f"(slices, *{shape})"
+        raise ValueError(f"measurement: expected {expected}, found {stored.shape}")
     if unit not in _UNITS:
         raise ValueError(f"unit: expected one of {_UNITS}, found {unit!r}")
     names = [name for name, kind in _NOISES.items() if isinstance(noise, kind)]
     if not names:
         raise ValueError(f"noise: expected one of {', '.join(_NOISES)}, found {type(noise).__name__}")
     images = None if truth is None else np.asarray(truth, dtype=np.float32)
-    if images is not None and images.shape != (len(stored), *grid.shape):
-        raise ValueError(f"truth: expected shape {(len(stored), *grid.shape)}, found {images.shape}")
+    expected_images = grid.shape if volume else (len(stored), *grid.shape)
+    if images is not None and images.shape != expected_images:
+        raise ValueError(f"truth: expected shape {expected_images}, found {images.shape}")
     described = json.dumps(dict(metadata or {}), allow_nan=False)
     with replacing(path, overwrite) as file:
-        file.attrs.update(format=_FORMAT, version=_VERSION, unit=unit)
+        file.attrs.update(format=_FORMAT, version=version, unit=unit)
         file.create_dataset("measurement", data=stored, chunks=(1, *stored.shape[1:])).attrs["units"] = "1"
-        file.create_dataset("angles", data=geometry.angles).attrs["units"] = "radians"
-        detector = geometry.detector
-        file.create_group("detector").attrs.update(
-            bins=detector.bins, pitch=detector.pitch, offset=detector.offset
-        )
-        file.create_group("grid").attrs.update(
-            shape=grid.shape, pixel_size=grid.pixel_size, center=grid.center
-        )
+        write_geometry(file, geometry)
+        write_grid(file, grid)
         group = file.create_group("noise")
         group.attrs["type"] = names[0]
         for field in fields(_NOISES[names[0]]):
             group[field.name] = np.asarray(getattr(noise, field.name), dtype=np.float64)
         if images is not None:
             file.create_dataset(
-                "truth", data=images, chunks=(1, *grid.shape), compression="gzip", shuffle=True
+                "truth", data=images, chunks=(1, *grid.shape[-2:]), compression="gzip", shuffle=True
             ).attrs["units"] = unit
         file["metadata"] = described
 
 
-def _choice(file: h5py.File, name: str, attribute: str, choices: tuple[str, ...]) -> str:
-    holder = find(file, name)
-    found = None if holder is None else text(holder.attrs.get(attribute))
-    if found not in choices:
-        what = "nothing" if found is None else repr(found)
-        raise ScanError(
-            file.filename, f"{name} attribute {attribute}", found=what, expected=" or ".join(choices)
-        )
-    return str(found)
-
-
-def _detector(file: h5py.File, bins: int) -> Detector:
-    stated, pitch, offset = (
-        attribute_numbers(file, "/detector", name, 1)[0] for name in ("bins", "pitch", "offset")
-    )
-    if stated != bins:
-        raise ScanError(
-            file.filename,
-            "/measurement",
-            found=f"{bins} bins along its last axis",
-            expected=f"the {stated:g} bins of /detector, in the axes order slices, views, bins",
-        )
-    return Detector(bins, pitch, offset)
-
-
-def _grid(file: h5py.File) -> ImageGrid:
-    height, width = attribute_numbers(file, "/grid", "shape", 2)
-    tall, wide = attribute_numbers(file, "/grid", "pixel_size", 2)
-    x, y = attribute_numbers(file, "/grid", "center", 2)
-    check_slice_size(file, "/grid", int(height), int(width))
-    return ImageGrid((_whole(height), _whole(width)), (tall, wide), (x, y))
-
-
-def _whole(number: float) -> int:
-    if not number.is_integer():
-        raise ValueError(f"{number} pixels")
-    return int(number)
-
-
-def _angles(file: h5py.File, views: int, unit: str | None) -> NDArray[np.float64]:
-    angles = numbers(file, "/angles")
-    if len(angles) != views:
-        found = f"{len(angles)} angles for {views} views"
-        expected = f"{views} angles, one for each view of /measurement"
-        raise ScanError(file.filename, "/angles", found=found, expected=expected)
-    unit = unit or _choice(file, "/angles", "units", ("radians", "degrees"))
-    return np.deg2rad(angles) if unit == "degrees" else angles
-
-
-def _noise(file: h5py.File, measured: tuple[int, ...], slices: slice, views: NDArray[np.intp]) -> NoiseModel:
-    kind = _NOISES[_choice(file, "/noise", "type", tuple(_NOISES))]
+def _noise(
+    file: h5py.File, measured: tuple[int, ...], slices: slice | None, views: NDArray[np.intp]
+) -> NoiseModel:
+    """Return the noise of some slices and views; of a volume, slices is None."""
+    kind = _NOISES[choice(file, "/noise", "type", tuple(_NOISES))]
     settings: dict[str, Any] = {}
     for field in fields(kind):
         name = f"/noise/{field.name}"
@@ -265,7 +250,7 @@ def _parameter(
     stored: h5py.Dataset,
     name: str,
     measured: tuple[int, ...],
-    slices: slice,
+    slices: slice | None,
     views: NDArray[np.intp],
 ) -> float | Tensor:
     """Return the part of a noise parameter that belongs to some slices and views."""
@@ -274,12 +259,16 @@ def _parameter(
     if len(shape) > 3 or any(size not in (1, full) for size, full in sizes):
         expected = f"a number, or a shape that broadcasts against {measured}"
         raise ScanError(file.filename, name, found=f"shape {shape}", expected=expected)
-    by_slice = len(shape) == 3 and shape[0] == measured[0]
+    by_slice = slices is not None and len(shape) == 3 and shape[0] == measured[0]
     value = np.asarray(stored[slices] if by_slice else stored[()], dtype=np.float64)
     if not np.isfinite(value).all():
         raise ScanError(file.filename, name, found="NaN or infinity", expected="finite numbers")
     if value.ndim == 0:
         return float(value)
+    if slices is None:
+        if value.ndim == 3 and len(value) > 1:
+            value = value[views]
+        return torch.from_numpy(value.astype(np.float32))
     if value.ndim == 3 and not by_slice:
         value = value[0]
     if value.ndim >= 2 and value.shape[-2] > 1:

@@ -29,7 +29,7 @@ class FanBackprojection(LinearOperator):
     def __init__(self, geometry: FanBeam, grid: ImageGrid) -> None:
         super().__init__(geometry.sinogram_shape, grid.shape, accepts=(torch.float32, torch.float64))
         self.geometry, self.grid = geometry, grid
-        self._paths = _paths(geometry)
+        self._paths = fan_paths(geometry)
 
     def _forward(self, x: Tensor) -> Tensor:
         from operators.ct.filtered_backprojection.fan_kernels import gather_rows
@@ -95,7 +95,7 @@ class FanBackprojection(LinearOperator):
         return packed.reshape(-1)
 
 
-def _paths(geometry: FanBeam) -> Float64Array:
+def fan_paths(geometry: FanBeam) -> Float64Array:
     """Return for each view where a pixel is across and along its middle ray; see `fan_kernels`."""
     source, middle, step = (geometry.vectors()[:, i : i + 2] for i in (0, 2, 4))
     reach = middle - source

@@ -19,7 +19,7 @@ _inlined: Any = njit(inline="always", error_model="numpy")
 
 
 @_inlined
-def _seen(path: Any, x: float, y: float, curved: bool, bins: int) -> tuple[int, float, float]:
+def seen(path: Any, x: float, y: float, curved: bool, bins: int) -> tuple[int, float, float]:
     """Return the padded bin left of where a pixel is seen, its right neighbour's weight, and the scale.
 
     The scale is 0 where the pixel is not seen.
@@ -58,7 +58,7 @@ def gather_rows(
         path = paths[view]
         for row in range(first, last):
             for column in range(len(x)):
-                left, weight, scale = _seen(path, x[column], y[row], curved, bins)
+                left, weight, scale = seen(path, x[column], y[row], curved, bins)
                 if scale == 0:
                     continue
                 offset = (view * (bins + 2) + left) * lanes
@@ -83,7 +83,7 @@ def scatter_views(
             path = paths[view]
             for row in range(top, min(top + together, len(y))):
                 for column in range(len(x)):
-                    left, weight, scale = _seen(path, x[column], y[row], curved, bins)
+                    left, weight, scale = seen(path, x[column], y[row], curved, bins)
                     if scale == 0:
                         continue
                     offset = (view * (bins + 2) + left) * lanes

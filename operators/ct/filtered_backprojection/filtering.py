@@ -16,15 +16,15 @@ def filtered(views: Tensor, filter: str, cutoff: float, fan_step: Tensor | None 
     Parameters
     ----------
     views : Tensor
-        Shape (*batch, views, bins). Zeros behind the bins keep the ends from wrapping around.
+        Shape (*batch, views, *rows, bins). Zeros behind the bins keep the ends from wrapping around.
     filter : str
         One of FILTERS.
     cutoff : float
         Where the window ends, as a fraction of the highest frequency.
     fan_step : Tensor, optional
-        Angle between the rays of neighbouring bins, in radians, shape (views, 1) or (1, 1), for rays at equal
-        angles: the ramp is then multiplied by (a / sin(a))^2 at the angle a (Kak and Slaney, Principles of
-        Computerized Tomographic Imaging, 1988, section 3.4.1).
+        Angle between the rays of neighbouring bins, in radians, for rays at equal angles; broadcasts against
+        the views, with one entry for all bins. The ramp is then multiplied by (a / sin(a))^2 at the angle a
+        (Kak and Slaney, Principles of Computerized Tomographic Imaging, 1988, section 3.4.1).
     """
     bins = views.shape[-1]
     size = 2 ** math.ceil(math.log2(2 * bins))

@@ -138,3 +138,26 @@ def test_errors() -> None:
         prior.integrate(torch.zeros(1, 2), steps=0)
     with pytest.raises(ValueError, match="method: expected one of euler, midpoint, heun, rk4, found 'leap'"):
         prior.integrate(torch.zeros(1, 2), method="leap")  # type: ignore[arg-type]
+
+
+def test_many_large_images_go_through_the_network_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+
+    def network(x: Tensor, t: Tensor) -> Tensor:
+        sizes.append(len(x))
+        return x * t[:, None, None, None]
+
+    prior = FlowPrior(network, AffinePath.linear(), Representation())
+    volumes = random((2, 5, 1, 4, 6), torch.float32, 0)
+    times = torch.tensor([0.2, 0.6])
+    with torch.no_grad():
+        whole = prior.velocity(volumes, times)
+        monkeypatch.setattr("ctflow.flows.prior._PIXELS_AT_ONCE", 4 * 24)
+        with metered() as meter:
+            parts = prior.velocity(volumes, times)
+    assert torch.equal(parts, whole)
+    assert torch.equal(whole, volumes * times[:, None, None, None, None])
+    assert sizes == [10, 4, 4, 2]
+    assert meter.counts["network"] == 1
+    prior.velocity(volumes.requires_grad_(), times)
+    assert sizes[-1] == 10

@@ -115,7 +115,7 @@ def _dataset(name: str, value: Any) -> Callable[[h5py.File], None]:
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (_attribute("/", "version", 7), "version: expected 1, found 7"),
+        (_attribute("/", "version", 7), "version: expected 1 or 2, found 7"),
         (_attribute("/", "unit", "HU"), "/ attribute unit: expected 1/mm or 1/pixel, found 'HU'"),
         (_attribute("/angles", "units", "grad"), "/angles attribute units: expected radians or degrees"),
         (_attribute("/detector", "bins", 4), "/measurement: expected the 4 bins of /detector, in the axes"),

@@ -13,12 +13,14 @@ import pytest
 import torch
 
 from ctflow.flows.store import load_prior, save_prior
+from ctflow.io.formats.native import write_scan
 from ctflow.io.results import read_result
 from ctflow.io.scan import open_scan
 from ctflow.pipeline.blocks import Progress, settled, slice_generator
 from ctflow.pipeline.job import Job
 from ctflow.pipeline.run import chosen_device, run
 from ctflow.solvers import CGLS
+from operators import ConeBeam, Detector, GaussianNoise, ImageGrid, RayTransform
 from tests.ctflow.io.measured import CENTRE, write_dxchange
 from tests.ctflow.priors import write_prior
 
@@ -185,3 +187,47 @@ def test_all_slices_share_one_scale(scan: Path) -> None:
     ]
     for (outcome,) in results:
         assert read_result(outcome.output).attributes["representation"]["scale"] == pytest.approx(scale)
+
+
+def cone_scan(folder: Path) -> tuple[Path, torch.Tensor]:
+    detector = Detector((12, 24), (1.6, 1.7))
+    geometry = ConeBeam.circular(24, source_to_axis=60.0, source_to_detector=90.0, detector=detector)
+    grid = ImageGrid((6, 16, 18), (1.5, 1.1, 1.0))
+    volume = torch.zeros(grid.shape)
+    volume[1:5, 4:12, 5:13] = 0.02
+    noise = GaussianNoise(0.01)
+    sinogram = noise.sample(RayTransform(geometry, grid)(volume), torch.Generator().manual_seed(0))
+    write_scan(folder / "cone.h5", sinogram, geometry, grid, noise, truth=volume)
+    return folder / "cone.h5", volume
+
+
+@pytest.mark.parametrize("solver", ["fbp", "tv", "flower"])
+def test_volumes(tmp_path: Path, solver: str) -> None:
+    file, volume = cone_scan(tmp_path)
+    settings = {"flower": {"steps": 3, "coupling": 2.0}}.get(solver, {})
+    prior = str(write_prior(tmp_path)) if solver == "flower" else None
+    changes = {"solver": solver, "settings": settings, "prior": prior, "centre": None, "batch": 2}
+    (outcome,) = run(job(file, **changes))
+    result = read_result(outcome.output)
+    assert (outcome.slices, outcome.failed, result.status) == (6, {}, ("done",) * 6)
+    assert result.images.shape == (6, 16, 18)
+    assert (result.attributes["pixel_size"], result.attributes["slice_distance"]) == (1.1, 1.5)
+    if solver != "fbp":
+        assert len(set(result.data_fit.tolist())) == 1
+    if solver == "tv":
+        assert (result.images - volume).norm() < 0.1 * volume.norm()
+
+
+def test_a_volume_is_reconstructed_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, _ = cone_scan(tmp_path)
+    with pytest.raises(ValueError, match=r"slices: expected all 6 of .*cone.h5, which are one problem"):
+        run(job(file, centre=None, slices="0:3"))
+
+    def refuse(self: CGLS, *arguments: Any, **options: Any) -> Any:
+        raise ValueError("cgls: not today")
+
+    monkeypatch.setattr(CGLS, "__call__", refuse)
+    with pytest.raises(
+        ValueError, match=r"cone.h5: no slice could be reconstructed; slice 0: cgls: not today"
+    ):
+        run(job(file, centre=None))

@@ -8,7 +8,7 @@ import torch
 from ctflow.problem import InverseProblem
 from ctflow.solvers import FBP, Step
 from operators.ct.filtered_backprojection import filtered_backprojection
-from operators.ct.geometry import Detector, ImageGrid, ParallelBeam
+from operators.ct.geometry import ConeBeam, Detector, ImageGrid, ParallelBeam
 from operators.ct.ray_transform import RayTransform
 from operators.linear import Identity
 from operators.noise import GaussianNoise
@@ -33,6 +33,17 @@ def test_is_filtered_backprojection_without_the_background(settings: dict) -> No
     assert result.image.shape == image.shape
     assert (seen[0].step, seen[0].total, len(seen)) == (1, 1, 1)
     assert result.solver == {"name": "fbp", "filter": "ram-lak", "cutoff": 1.0, **settings}
+
+
+def test_volumes() -> None:
+    geometry = ConeBeam.circular(
+        90, source_to_axis=90.0, source_to_detector=150.0, detector=Detector((24, 40), 1.2)
+    )
+    operator = RayTransform(geometry, ImageGrid((8, 16, 16)))
+    volume = torch.zeros(8, 16, 16)
+    volume[:, 3:13, 3:13] = 0.02
+    result = FBP()(InverseProblem(operator, operator(volume), GaussianNoise(0.1)))
+    assert float(result.image[3:5, 6:10, 6:10].mean()) == pytest.approx(0.02, rel=0.01)
 
 
 def test_other_operators_are_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from ctflow.flows.analytic import GaussianFlow
 from ctflow.flows.path import AffinePath
 from ctflow.problem import InverseProblem
 from ctflow.solvers import Flower, Step
-from operators.linear import Identity
+from operators.linear import Identity, LinearOperator
 from operators.noise import ComplexGaussianNoise, GaussianNoise
 from tests.ctflow.solvers.exact import (
     DATA,
@@ -34,20 +35,29 @@ from tests.operators.examples import random
 EXACT = {"max_iterations": 60, "tolerance": 1e-10}
 
 
-def law(covariance: Tensor, steps: int, sample: bool) -> tuple[Tensor, Tensor]:
+def law(
+    covariance: Tensor,
+    steps: int,
+    sample: bool,
+    *,
+    mean: Tensor = MEAN,
+    matrix: Tensor = MATRIX,
+    data: Tensor = DATA,
+) -> tuple[Tensor, Tensor]:
     """Mean and covariance of the result, by the recursion of the iterates (linear path)."""
-    mean, spread = torch.zeros(SIZE, dtype=torch.float64), EYE
+    eye = torch.eye(len(mean), dtype=torch.float64)
+    prior_mean, mean, spread = mean, torch.zeros_like(mean), eye
     for k in range(steps):
         t, d = k / steps, 1 / steps
-        total = t**2 * covariance + (1 - t) ** 2 * EYE
+        total = t**2 * covariance + (1 - t) ** 2 * eye
         destination = t * covariance @ torch.linalg.inv(total)
         variance = (1 - t) ** 2 / (t**2 + (1 - t) ** 2)
-        draw = torch.linalg.inv(EYE / variance + MATRIX.mT @ MATRIX / STD**2)
+        draw = torch.linalg.inv(eye / variance + matrix.mT @ matrix / STD**2)
         linear = draw @ destination / variance
-        constant = draw @ ((MEAN - t * destination @ MEAN) / variance + MATRIX.mT @ DATA / STD**2)
+        constant = draw @ ((prior_mean - t * destination @ prior_mean) / variance + matrix.mT @ data / STD**2)
         mean, spread = linear @ mean + constant, linear @ spread @ linear.mT + sample * draw
         if k + 1 < steps:
-            mean, spread = (t + d) * mean, (t + d) ** 2 * spread + (1 - t - d) ** 2 * EYE
+            mean, spread = (t + d) * mean, (t + d) ** 2 * spread + (1 - t - d) ** 2 * eye
     return mean, spread
 
 
@@ -118,6 +128,87 @@ def test_complex_images() -> None:
     result = Flower(steps=4)(complex_problem, image_prior(True), generator=torch.Generator().manual_seed(0))
     assert result.image.dtype == torch.complex64
     assert torch.allclose(result.image, y, atol=1e-4)
+
+
+def volume_problem(particles: int) -> tuple[InverseProblem, Tensor]:
+    """Three slices of two pixels seen by one dense operator, and the operator."""
+    matrix = random((4, 6), torch.float64, 5)
+    y = random((4,), torch.float64, 6)
+    operator = OfVolumes(matrix, (3, 1, 2))
+    return InverseProblem(operator, y.expand(particles, 4), GaussianNoise(STD)), matrix
+
+
+class OfVolumes(LinearOperator):
+    """A dense matrix on flattened volumes."""
+
+    def __init__(self, matrix: Tensor, shape: tuple[int, ...]) -> None:
+        super().__init__(shape, matrix.shape[:1], domain_dtype=matrix.dtype)
+        self.matrix = matrix
+
+    def _forward(self, x: Tensor) -> Tensor:
+        return x.flatten(-3) @ self.matrix.mT
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        return (y @ self.matrix).unflatten(-1, self.domain_shape)
+
+
+@pytest.mark.parametrize("sample", [False, True])
+def test_volumes_follow_the_law_of_independent_slices(sample: bool) -> None:
+    volumes, matrix = volume_problem(PARTICLES)
+    mean = random((1, 2), torch.float64, 7)
+    spread = torch.tensor([[1.0, 0.6], [0.6, 0.5]], dtype=torch.float64)
+    solver = Flower(steps=8, sample=sample, **EXACT)
+    result = solver(volumes, GaussianFlow(mean, spread), generator=torch.Generator().manual_seed(2))
+    expected = law(
+        torch.block_diag(spread, spread, spread),
+        8,
+        sample,
+        mean=mean.flatten().repeat(3),
+        matrix=matrix,
+        data=volumes.measurement[0],
+    )
+    assert result.image.shape == (PARTICLES, 3, 1, 2)
+    assert_law(result.image.flatten(1), *expected)
+    assert result.evaluations["network"] == 8
+
+
+def test_one_step_of_coupled_slices_is_the_coupled_minimiser() -> None:
+    volumes, matrix = volume_problem(2)
+    mean = random((1, 2), torch.float64, 7)
+    solver = Flower(steps=1, coupling=0.8, coupling_steps=400, **EXACT)
+    result = solver(volumes, GaussianFlow(mean, torch.eye(2).double()), generator=torch.Generator())
+    # At t = 0 the destination is the mean, and its strength is one.
+    expected = coupled_minimiser(matrix, volumes.measurement[0], mean.flatten().repeat(3), 0.8)
+    assert torch.allclose(result.image[1].flatten(), expected, atol=1e-6)
+
+
+def coupled_minimiser(matrix: Tensor, data: Tensor, v: Tensor, weight: float) -> Tensor:
+    """Of the refinement's cost for strength 1, by the signs of the four differences between slices."""
+    between = torch.zeros(4, 6, dtype=torch.float64)
+    for k in range(4):
+        between[k, k], between[k, k + 2] = -1, 1
+    hessian = torch.eye(6, dtype=torch.float64) + matrix.mT @ matrix / STD**2
+    back = v + matrix.mT @ data / STD**2
+
+    def cost(x: Tensor) -> Tensor:
+        energy = (matrix @ x - data).square().sum() / STD**2 + (x - v).square().sum()
+        return energy / 2 + weight * (between @ x).abs().sum()
+
+    # The minimiser solves the equations of one of the patterns of differences that are +, - or zero.
+    candidates = []
+    for signs in itertools.product((-1.0, 0.0, 1.0), repeat=4):
+        pattern = torch.tensor(signs, dtype=torch.float64)
+        free = _null_space(between[pattern == 0])
+        x = free @ torch.linalg.solve(
+            free.mT @ hessian @ free, free.mT @ (back - weight * between.mT @ pattern)
+        )
+        candidates.append(x)
+    return min(candidates, key=lambda x: float(cost(x)))
+
+
+def _null_space(rows: Tensor) -> Tensor:
+    _, _, axes = torch.linalg.svd(rows, full_matrices=True)
+    return axes[len(rows) :].mT
 
 
 def test_a_callback_sees_every_step_and_can_stop() -> None:
@@ -201,7 +292,12 @@ def test_errors() -> None:
         ({"steps": 0}, "flower: steps: expected at least 1, found 0"),
         ({"samples": 0}, "flower: samples: expected at least 1"),
         ({"max_iterations": 0}, "flower: max_iterations: expected at least 1"),
+        ({"coupling": -1.0}, "flower: coupling: expected at least 0, found -1"),
+        ({"coupling_steps": 0}, "flower: coupling_steps: expected at least 1"),
+        ({"coupling": 1.0, "sample": True}, "flower: sample: expected no sampling with a coupling"),
         ({"tolerance": 1.5}, "flower: tolerance: expected between 0 and 1"),
     ):
         with pytest.raises(ValueError, match=message):
             Flower(**settings)
+    with pytest.raises(ValueError, match="coupling: expected a volume, found"):
+        Flower(coupling=1.0)(image_problem(), image_prior(), generator=torch.Generator())

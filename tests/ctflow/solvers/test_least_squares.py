@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ctflow.problem import InverseProblem
 from ctflow.solvers import CGLS, SIRT, Step
-from operators.ct.geometry import Detector, ImageGrid, ParallelBeam
+from operators.ct.geometry import ConeBeam, Detector, ImageGrid, ParallelBeam
 from operators.ct.ray_transform import RayTransform
 from operators.linear import Matrix
 from operators.noise import ComplexGaussianNoise, GaussianNoise, PoissonTransmission
@@ -45,6 +45,22 @@ def test_cgls_iterates_minimise_over_the_krylov_space() -> None:
         assert torch.allclose(result.image[0], expected[:, 0], rtol=1e-6)
         assert len(result.history) == k
         vectors.append(scaled.mT @ (scaled @ vectors[-1]))
+
+
+@pytest.mark.parametrize("solver", [CGLS(iterations=6), SIRT(iterations=6)])
+def test_volumes_are_vectors(solver: CGLS | SIRT) -> None:
+    geometry = ConeBeam.circular(
+        5, source_to_axis=30.0, source_to_detector=42.0, detector=Detector((6, 8), 1.5)
+    )
+    operator = RayTransform(geometry, ImageGrid((4, 5, 6), (1.5, 1.0, 1.2)))
+    volumes = random((2, 4, 5, 6), torch.float64, 3).abs()
+    basis = torch.eye(120, dtype=torch.float64).unflatten(1, (4, 5, 6))
+    dense = Matrix(operator(basis).flatten(1).mT.contiguous())
+    y = operator(volumes) + 0.1 * random((2, *geometry.sinogram_shape), torch.float64, 4)
+    result = solver(InverseProblem(operator, y, GaussianNoise(0.1)))
+    expected = solver(InverseProblem(dense, y.flatten(1), GaussianNoise(0.1)))
+    assert torch.allclose(result.image.flatten(1), expected.image, rtol=1e-9)
+    assert torch.allclose(torch.stack(result.history), torch.stack(expected.history), rtol=1e-9)
 
 
 def test_cgls_of_a_complex_operator() -> None:

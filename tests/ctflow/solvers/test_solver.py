@@ -33,9 +33,10 @@ from ctflow.solvers import (
     Step,
     make_solver,
 )
-from operators.ct.geometry import Detector, ImageGrid, ParallelBeam
+from operators.ct.geometry import ConeBeam, Detector, ImageGrid, ParallelBeam
 from operators.ct.ray_transform import RayTransform
 from operators.noise import GaussianNoise, PoissonTransmission
+from tests.ctflow.solvers.exact import image_prior
 
 each_solver = pytest.mark.parametrize("name", SOLVERS)
 QUICK: dict[str, dict] = {
@@ -206,3 +207,18 @@ def test_seeds_of_several_generators_are_recorded() -> None:
     generators = [torch.Generator().manual_seed(seed) for seed in (3, 4)]
     assert Flower(steps=1)(problem(), prior(), generator=generators).seed == [3, 4]
     assert CGLS(1)(InverseProblem(problem().operator, problem().measurement, GaussianNoise(0.1))).seed is None
+
+
+@pytest.mark.parametrize("name", sorted(set(SOLVERS) - {"deep-image-prior"}))
+def test_volumes_with_a_prior_of_slices(name: str) -> None:
+    detector = Detector((6, 8), 1.5)
+    geometry = ConeBeam.circular(6, source_to_axis=30.0, source_to_detector=42.0, detector=detector)
+    operator = RayTransform(geometry, ImageGrid((3, 4, 4), (1.5, 1.0, 1.2)))
+    y = operator(torch.full((3, 4, 4), 0.02))
+    few = {"steps", "iterations"} & set(inspect.signature(SOLVERS[name]).parameters)
+    solver = make_solver(name, dict.fromkeys(few, 2))
+    problem = InverseProblem(operator, y, GaussianNoise(0.01))
+    result = solver(problem, image_prior(), generator=torch.Generator().manual_seed(0))
+    assert result.image.shape == (3, 4, 4)
+    assert bool(torch.isfinite(result.image).all())
+    assert all(fit.shape == () for fit in result.history)

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
 
 from ctflow.problem import InverseProblem
 from ctflow.solvers import TV, Step
-from ctflow.solvers.total_variation import gradient, gradient_adjoint, noise_gain, total_variation
-from operators.ct.geometry import Detector, ImageGrid, ParallelBeam
+from ctflow.solvers.total_variation import (
+    axis_weights,
+    gradient,
+    gradient_adjoint,
+    noise_gain,
+    total_variation,
+)
+from operators.ct.geometry import ConeBeam, Detector, ImageGrid, ParallelBeam
 from operators.ct.ray_transform import RayTransform
 from operators.linear import Identity, LinearOperator, Matrix
 from operators.noise import ComplexGaussianNoise, GaussianNoise, PoissonTransmission
@@ -47,18 +55,32 @@ def scan(dtype: torch.dtype = torch.float64) -> InverseProblem:
     )
 
 
+def volume_scan() -> InverseProblem:
+    """Two volumes of voxels that are half as deep again as they are wide."""
+    detector = Detector((6, 8), (1.6, 1.4))
+    geometry = ConeBeam.circular(5, source_to_axis=30.0, source_to_detector=42.0, detector=detector)
+    operator = RayTransform(geometry, ImageGrid((4, 5, 6), (1.5, 1.0, 1.2)))
+    volumes = torch.zeros(2, 4, 5, 6, dtype=torch.float64)
+    volumes[:, 1:3, 1:4, 2:5] = 0.05
+    volumes[1, 2:, 2:, 3:] = 0.08
+    noise = PoissonTransmission(3000.0)
+    return InverseProblem(operator, noise.sample(operator(volumes), torch.Generator().manual_seed(1)), noise)
+
+
 def objective(problem: InverseProblem, x: Tensor, weight: float) -> Tensor:
     weights = problem.precision().expand(problem.measurement.shape)
-    penalty = noise_gain(problem.operator, weights).squeeze((-2, -1)) * total_variation(x)
+    penalty = noise_gain(problem.operator, weights) * total_variation(x)
     return (weights * problem.residual(x).square()).sum((-2, -1)) / 2 + weight * penalty
 
 
 def by_splitting(problem: InverseProblem, weight: float, nonnegative: bool, iterations: int = 6000) -> Tensor:
     """The same minimiser by ADMM with dense matrices, sample by sample."""
     shape = problem.operator.domain_shape
-    basis = torch.eye(shape[0] * shape[1], dtype=torch.float64).unflatten(1, shape)
+    basis = torch.eye(math.prod(shape), dtype=torch.float64).unflatten(1, shape)
     forward = problem.operator(basis).flatten(1).mT
-    differences = torch.cat([*gradient(basis).flatten(2)], dim=1).mT
+    spacing = problem.operator.domain_spacing
+    per_axis = [min(spacing) / distance for distance in spacing]
+    differences = torch.cat([*gradient(basis, per_axis).flatten(2)], dim=1).mT
     size, answers = forward.shape[1], []
     weights = problem.precision().expand(problem.measurement.shape)
     gains = noise_gain(problem.operator, weights).flatten().tolist()
@@ -71,12 +93,12 @@ def by_splitting(problem: InverseProblem, weight: float, nonnegative: bool, iter
         for _ in range(iterations):
             x = inverse @ (back + penalty * stacked.mT @ (z - dual))
             v = stacked @ x + dual
-            pairs = v[: 2 * size].unflatten(0, (2, size))
+            pairs = v[: len(shape) * size].unflatten(0, (len(shape), size))
             length = pairs.norm(dim=0).clamp_min(1e-300)
             z = torch.cat(
                 [
                     (pairs * (1 - weight * gain / penalty / length).clamp_min(0)).flatten(),
-                    v[2 * size :].clamp_min(0),
+                    v[len(shape) * size :].clamp_min(0),
                 ]
             )
             dual = v - z
@@ -90,6 +112,30 @@ def test_reaches_the_minimiser_that_another_algorithm_finds(nonnegative: bool) -
     expected = by_splitting(problem, 0.8, nonnegative)
     result = TV(weight=0.8, nonnegative=nonnegative, **PRECISE)(problem)
     assert torch.allclose(result.image, expected, rtol=0, atol=5e-5 * float(expected.max()))
+
+
+def test_reaches_the_minimiser_of_volumes_with_oblong_voxels() -> None:
+    problem = volume_scan()
+    expected = by_splitting(problem, 0.8, True)
+    result = TV(weight=0.8, **PRECISE)(problem)
+    assert torch.allclose(result.image, expected, rtol=0, atol=5e-5 * float(expected.max()))
+
+
+def test_differences_are_those_of_a_step_of_the_finest_axis() -> None:
+    x, y, z = volume_scan().operator.grid.coordinates()  # type: ignore[union-attr]
+    slopes = 0.3 * x + 0.2 * y[:, None] - 0.7 * z[:, None, None]
+    weights = axis_weights((1.5, 1.0, 1.2))
+    field = gradient(torch.from_numpy(slopes), weights)
+    # In units of the finest step, 1 mm; rows run against y.
+    assert field[:, 0, 0, 0].tolist() == pytest.approx([-0.7, -0.2, 0.3])
+    assert field[0, -1].abs().max() == field[1, :, -1].abs().max() == field[2, :, :, -1].abs().max() == 0
+    steep = float(total_variation(torch.from_numpy(slopes)[:2, :2, :2], weights))
+    edges = [0.7, 0.2, 0.3]
+    corners = [[k for k in range(3) if not bits >> k & 1] for bits in range(8)]
+    assert steep == pytest.approx(sum(math.hypot(*(edges[k] for k in corner)) for corner in corners))
+    x, field = random((2, 3, 5, 4), torch.float64, 7), random((3, 2, 3, 5, 4), torch.float64, 8)
+    product = float((x * gradient_adjoint(field, weights)).sum())
+    assert float((gradient(x, weights) * field).sum()) == pytest.approx(product)
 
 
 def test_default_settings_are_close_to_the_minimum() -> None:
@@ -206,7 +252,7 @@ def test_batch_equals_loop_and_a_callback_stops() -> None:
 
 
 def test_what_it_cannot_take_is_refused() -> None:
-    with pytest.raises(ValueError, match="real images of two dimensions, found Matrix"):
+    with pytest.raises(ValueError, match="real images or volumes, found Matrix"):
         TV()(InverseProblem(Matrix(torch.eye(3)), torch.zeros(3), GaussianNoise(1.0)))
     complex_problem = InverseProblem(
         Identity((2, 2), dtype=torch.complex64), torch.zeros(2, 2).cfloat(), ComplexGaussianNoise(1.0)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from operators import Detector, ImageGrid, ParallelBeam, RayTransform
+from operators import ConeBeam, Detector, Identity, ImageGrid, ParallelBeam, RayTransform
 
 GEOMETRY = ParallelBeam.uniform(7, Detector(13, 0.9))
 GRID = ImageGrid((8, 9))
@@ -194,3 +194,20 @@ def test_what_odl_cannot_say_is_refused() -> None:
         RayTransform.from_odl(3)
     with pytest.raises(ValueError, match="turns around the origin, found a translated one"):
         RayTransform.from_odl(odl_transform(translation=(1, 0)))
+
+
+def test_the_spacing_of_pixels_goes_through_the_algebra() -> None:
+    operator = RayTransform(GEOMETRY, ImageGrid((8, 9), (1.5, 0.5)))
+    assert operator.domain_spacing == (1.5, 0.5)
+    for composed in (2 * operator, operator - 3 * operator, Identity((7, 13)) @ operator, operator.gram):
+        assert composed.domain_spacing == (1.5, 0.5)
+    assert operator.H.domain_spacing == (1.0, 1.0)
+
+
+def test_auto_on_cuda_is_an_engine_that_can() -> None:
+    detector = Detector((4, 5), 2.0)
+    cone = ConeBeam.circular(3, source_to_axis=20.0, source_to_detector=30.0, detector=detector)
+    for size, engine in ((1.0, "AstraVolumeProjector"), ((2.0, 1.0, 1.0), "JosephTritonVolumeProjector")):
+        operator = RayTransform(cone, ImageGrid((2, 3, 4), size))
+        assert type(operator._choose(torch.device("cuda"))).__name__ == engine
+        assert type(operator._choose(torch.device("cpu"))).__name__ == "JosephVolumeProjector"
