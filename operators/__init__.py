@@ -36,6 +36,7 @@ from operators.ct.rotation_centre import find_rotation_centre
 from operators.ct.sharpest_centre import find_sharpest_centre
 from operators.linear import Diagonal, Identity, LinearOperator, Matrix
 from operators.noise import ComplexGaussianNoise, GaussianNoise, PoissonTransmission
+from operators.noise_level import estimate_photons, estimate_std
 from operators.normal_equations import Solution, conjugate_gradients
 
 __all__ = [
@@ -58,6 +59,8 @@ __all__ = [
     "beam_from_air",
     "conjugate_gradients",
     "estimate_gain",
+    "estimate_photons",
+    "estimate_std",
     "fill_invalid",
     "filtered_backprojection",
     "find_bad_bins",

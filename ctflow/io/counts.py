@@ -4,18 +4,26 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ctflow.io.errors import ScanError
 from operators.ct.corrections import estimate_gain, fill_invalid, line_integrals, open_beam_counts
 from operators.noise import PoissonTransmission
+from operators.noise_level import estimate_photons
 
 FEWEST_FLATS_FOR_GAIN, ROWS_FOR_GAIN = 5, 8
 _SMALLEST_COUNT = 0.1
 # A bin without beam says nothing; a photon count has to be positive.
 _NO_PHOTONS = 1e-20
 _LARGEST_TRANSMISSION = 10.0
+# Where line integrals do not tell their noise.
+ASSUMED_PHOTONS = 1e4
+_FEWEST_FOR_ROUGHNESS = 20
+# What is smoother was not measured with single photons.
+_MOST_PHOTONS = 1e7
 
 
 def photons_a_bin(open_beam: Tensor, gain: float, given: float | None) -> Tensor:
@@ -52,6 +60,16 @@ def odd_readings(transmission: Tensor, photons: Tensor, index: int) -> tuple[str
     if dead:
         found.append(f"slice {index}: {dead} bins see no beam; filled in and given no weight")
     return tuple(found)
+
+
+def photons_of_roughness(sinogram: NDArray[np.float32], assumed: list[str]) -> float:
+    """Return the photons a bin that the noise of line integrals (views, bins) tells of, and say so."""
+    photons, why = ASSUMED_PHOTONS, ""
+    if min(sinogram.shape) >= _FEWEST_FOR_ROUGHNESS and np.isfinite(sinogram).all():
+        photons = float(estimate_photons(torch.from_numpy(sinogram)).clamp(1.0, _MOST_PHOTONS))
+        why = ", from the roughness of the sinogram"
+    assumed.append(f"photons: {photons:.3g} a bin{why}; pass photons= for another noise")
+    return photons
 
 
 def check_transmission(path: str | Path, name: str, values: Tensor, first_slice: int) -> None:

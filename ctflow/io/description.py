@@ -7,9 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ctflow.io.errors import ScanError
+from operators.ct.geometry import Geometry, ImageGrid, require_sources_outside, truncated
 
 if TYPE_CHECKING:
     from ctflow.io.scan import Scan
+
+# A circle a little smaller than the image: an axis beside the middle of the detector costs a few bins.
+_SEEN = 0.9
 
 
 def describe(scan: Scan) -> dict[str, Any]:
@@ -27,6 +31,7 @@ def describe(scan: Scan) -> dict[str, Any]:
         missing.append("pixel size")
         assumed.append("pixel size: 1, so that the image is in 1/pixel")
     geometry = scan.geometry_about((recording.detector.bins - 1) / 2 if centre is None else centre)
+    problems += _geometry_problems(geometry, scan.grid)
     degrees = np.rad2deg(geometry.angles)
     return {
         "format": recording.format,
@@ -48,6 +53,19 @@ def describe(scan: Scan) -> dict[str, Any]:
         "missing": missing,
         "problems": problems,
     }
+
+
+def _geometry_problems(geometry: Geometry, grid: ImageGrid) -> list[str]:
+    """Return what of the image cannot be reconstructed from such rays."""
+    sizes: tuple[float, ...] = grid.pixel_size  # type: ignore[assignment]
+    inner = ImageGrid(grid.shape, tuple(_SEEN * side for side in sizes), grid.center)
+    try:
+        require_sources_outside(geometry, grid)
+        if truncated(geometry, inner):
+            return [f"detector: too small for the inner {100 * _SEEN:g} % of the image's circle"]
+    except ValueError as error:
+        return [str(error)]
+    return []
 
 
 def _origin_of_centre(scan: Scan) -> str:

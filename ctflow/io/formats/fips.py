@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ctflow.io.counts import measurement, photons_a_bin
+from ctflow.io.counts import ASSUMED_PHOTONS, measurement, photons_a_bin, photons_of_roughness
 from ctflow.io.errors import ScanError
 from ctflow.io.fields import check_finite
 from ctflow.io.matlab import is_matlab, read_variable, variables
@@ -33,7 +33,6 @@ from ctflow.io.recording import Recording, noise_in_words
 from operators.ct.geometry import Detector, FanBeam, ImageGrid
 from operators.noise import NoiseModel, PoissonTransmission
 
-_ASSUMED_PHOTONS = 1e4
 _COUNTS = re.compile(r"sinogram[0-9]+")
 
 
@@ -79,7 +78,7 @@ class _Read:
         check_finite(self.path, self.name, stored, 0)
         sinograms = torch.from_numpy(stored)[start:stop, torch.from_numpy(views)]
         if not self.counts:
-            return sinograms, PoissonTransmission(self.photons or _ASSUMED_PHOTONS)
+            return sinograms, PoissonTransmission(self.photons or ASSUMED_PHOTONS)
         # The brightest bin of a view is what the others counted without the object.
         open_beam = sinograms.amax(-1, keepdim=True)
         if not bool((open_beam > 0).all()):
@@ -120,12 +119,13 @@ def recording(path: Path, *, angles_unit: str | None = None, photons: float | No
     if counts:
         assumed.append("flat field: the brightest bin of each view; counts: one for each photon")
     elif photons is None:
-        assumed.append(f"photons: {_ASSUMED_PHOTONS:g} a bin; pass photons= for another noise")
+        stored = np.asarray(read_variable(path, name), dtype=np.float32)
+        photons = photons_of_roughness(np.ascontiguousarray(stored.T), assumed)
     if name == "m":
         assumed.append(f"views: {360 / views:g} degrees apart, in the order of the full sinogram")
     noise = "Poisson, as many photons as the brightest bin of a view counts"
-    if photons is not None or not counts:
-        noise = noise_in_words(PoissonTransmission(photons or _ASSUMED_PHOTONS))
+    if photons is not None:
+        noise = noise_in_words(PoissonTransmission(photons))
     return Recording(
         format="FIPS",
         slices=1,

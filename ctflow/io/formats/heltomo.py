@@ -25,6 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ctflow.io.counts import photons_of_roughness
 from ctflow.io.errors import ScanError
 from ctflow.io.fields import check_finite, checked
 from ctflow.io.matlab import is_matlab, matlab_numbers, read_variable, variables
@@ -34,7 +35,6 @@ from operators.ct.geometry import Detector, FanBeam, ImageGrid
 from operators.noise import NoiseModel, PoissonTransmission
 
 _STRUCT = "CtData"
-_ASSUMED_PHOTONS = 1e4
 _CLOSE = 1e-3
 
 
@@ -88,17 +88,15 @@ def recording(path: Path, *, angles_unit: str | None = None, photons: float | No
         ),
     )
     assumed = ["rotation axis: in the middle of the detector, as the sinogram is centred"]
-    if photons is None:
-        assumed.append(f"photons: {_ASSUMED_PHOTONS:g} a bin; pass photons= for another noise")
-    noise = PoissonTransmission(_ASSUMED_PHOTONS if photons is None else photons)
+    found = photons_of_roughness(sinogram, assumed) if photons is None else photons
     return Recording(
         format="HelTomo",
         slices=1,
         geometry=geometry,
         grid=ImageGrid((bins, bins), pitch * to_axis / to_detector),
         unit="1/mm",
-        read=_Read(path, name, _ASSUMED_PHOTONS if photons is None else photons),
-        noise=noise_in_words(noise),
+        read=_Read(path, name, found),
+        noise=noise_in_words(PoissonTransmission(found)),
         metadata={"variable": name, **_texts(parameters)},
         assumed=tuple(assumed),
         missing=() if photons is not None else ("photon counts",),

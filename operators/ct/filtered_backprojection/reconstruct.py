@@ -58,7 +58,7 @@ def filtered_backprojection(
     ValueError
         For an unknown filter, a cutoff outside (0, 1], or a sinogram that is not of this scan; for sources
         that do not stay in a plane z = constant and parallel rays that are not level, which only iterations
-        can reconstruct; for all but ParallelBeam, for tensors that are not on the CPU.
+        can reconstruct.
 
     Notes
     -----
@@ -76,6 +76,8 @@ def filtered_backprojection(
     is weighted and filtered as the fan of the plane of the source, times the cosine of its elevation, and
     backprojected where it was measured. A flat detector that is turned is interpolated onto an upright one
     first.
+
+    All but ParallelBeam is computed on the CPU, wherever the sinogram is, and goes back to where it was.
     """
     if filter not in FILTERS:
         raise ValueError(f"filter: expected one of {', '.join(FILTERS)}, found {filter!r}")
@@ -93,7 +95,9 @@ def filtered_backprojection(
         return sinogram.new_zeros((*batch, *operator.grid.shape))
     if isinstance(geometry, ParallelBeam):
         images = _from_parallel(operator, geometry, views, filter, cutoff)
-    elif isinstance(geometry, FanBeam):
+        return images.reshape(*batch, *operator.grid.shape)
+    views = views.cpu()
+    if isinstance(geometry, FanBeam):
         images = _from_fans(operator.grid, geometry, views, filter, cutoff)
     elif isinstance(geometry, ParallelBeam3D):
         images = _from_level_rays(operator.grid, geometry, views, filter, cutoff)
@@ -101,7 +105,7 @@ def filtered_backprojection(
         images = _from_cones(operator.grid, geometry, views, filter, cutoff)
     else:
         raise only_iterations("a scan in parallel, fan or cone beams from a plane", geometry)
-    return images.reshape(*batch, *operator.grid.shape)
+    return images.reshape(*batch, *operator.grid.shape).to(sinogram.device)
 
 
 def _from_parallel(

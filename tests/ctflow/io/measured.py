@@ -15,7 +15,7 @@ from scipy.io import savemat
 from tifffile import imwrite
 from torch import Tensor
 
-from operators import Detector, FanBeam, ImageGrid, ParallelBeam, RayTransform
+from operators import Detector, FanBeam, ImageGrid, ParallelBeam, PoissonTransmission, RayTransform
 
 VIEWS, ROWS, BINS, PITCH, CENTRE = 30, 3, 41, 0.05, 18.5
 """Of the DXchange files: pitch in mm, the rotation axis in bins."""
@@ -185,12 +185,20 @@ def fan_scan(views: int, bins: int, pitch: float, **settings: Any) -> RayTransfo
     return RayTransform(geometry, ImageGrid((bins, bins), side))
 
 
-def write_heltomo(path: Path, changes: Mapping[str, Any] | None = None, version: str = "5") -> Tensor:
+def write_heltomo(
+    path: Path,
+    changes: Mapping[str, Any] | None = None,
+    version: str = "5",
+    photons: float | None = None,
+) -> Tensor:
     """Write a scan of 60 views and 41 bins as the challenge of 2022 does; its line integrals.
 
-    `changes` of parameters; None takes one out.
+    `changes` of parameters; None takes one out. Without noise unless `photons` a bin are given.
     """
     line_integrals = fan_scan(60, BINS, PITCH)(0.2 * body()[1])
+    if photons is not None:
+        generator = torch.Generator().manual_seed(0)
+        line_integrals = PoissonTransmission(photons).sample(line_integrals, generator)
     magnification = 553.74 / 410.66
     parameters: dict[str, Any] = {
         "projectName": "a test body",

@@ -76,7 +76,8 @@ def test_small_walnut(path: Path, version: str) -> None:
     x, y = (torch.as_tensor(values) for values in scan.grid.coordinates())
     inside = torch.hypot(x[None] - 5, y[:, None] + 3) < 10
     assert float(image[inside].mean()) == pytest.approx(ATTENUATION, rel=0.02)
-    assert scan[0].noise.photons == 1e4
+    # A sinogram without noise has only the roughness of its edges.
+    assert scan[0].noise.photons > 1e4
     assert any("views: 3 degrees apart" in line for line in scan.describe()["assumed"])
 
 

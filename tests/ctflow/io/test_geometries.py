@@ -78,9 +78,19 @@ def test_everything_comes_back(tmp_path: Path, name: str) -> None:
     assert pickle.loads(pickle.dumps(scan)).geometry.views == 4
     described = scan.describe()
     assert json.loads(json.dumps(described)) == described
-    assert described["problems"] == []
+    # This detector is too short for the image.
+    short = ["detector: too small for the inner 90 % of the image's circle"]
+    assert described["problems"] == (short if name == "helical cone curved" else [])
     assert described["centre_is"] == "from the file"
     assert described.get("rows") == (3 if scan.is_volume else None)
+
+
+def test_a_source_inside_the_image_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "inside.h5"
+    near = FanBeam.circular(4, source_to_axis=3, source_to_detector=9, detector=Detector(5, 4.0))
+    write_scan(path, torch.zeros(1, 4, 5), near, ImageGrid((8, 8)), GaussianNoise(0.1))
+    (problem,) = open_scan(path).describe()["problems"]
+    assert "expected sources outside the image, found the source of view 0 at (0, -3) mm" in problem
 
 
 @pytest.mark.parametrize("name", ["fan", "cone", "helical cone"])

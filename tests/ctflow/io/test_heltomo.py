@@ -46,9 +46,10 @@ def test_the_image_comes_out_upright(path: Path) -> None:
     assert max(others) < upright - 2
 
 
-def test_noise_is_assumed_unless_given(path: Path) -> None:
-    write_heltomo(path)
-    assert open_scan(path)[0].noise.photons == 1e4
+def test_noise_is_estimated_unless_given(path: Path) -> None:
+    write_heltomo(path, photons=300.0)
+    assert open_scan(path)[0].noise.photons == pytest.approx(300.0, rel=0.2)
+    assert any("from the roughness" in line for line in open_scan(path).describe()["assumed"])
     assert "photon counts" in open_scan(path).describe()["missing"]
     given = open_scan(path, photons=500.0)
     assert given[0].noise.photons == 500.0
