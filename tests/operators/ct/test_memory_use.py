@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -29,6 +29,15 @@ PLANE = (ParallelBeam.uniform(60, Detector(180, 1.0)), ImageGrid((130, 120)))
 FAN = (FanBeam.circular(60, detector=Detector(180, 1.5), **FAR), ImageGrid((120, 130)))
 PANEL = Detector((20, 30), 2.0)
 CONE = (ConeBeam.circular(12, detector=PANEL, **FAR), ImageGrid((40, 42, 44)))
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Whether several hold their sums at the same moment is a matter of chance."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def allocated(call: Callable[[Tensor], Tensor], argument: Tensor) -> int:
