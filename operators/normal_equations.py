@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -63,46 +65,107 @@ def conjugate_gradients(
     ----------
     Hestenes and Stiefel, J. Res. Natl. Bur. Stand. 49 (1952).
     """
-    dims = tuple(range(-event_dims, 0))
-
-    def inner(u: Tensor, v: Tensor) -> Tensor:
-        product = torch.linalg.vecdot(u.flatten(-event_dims), v.flatten(-event_dims)).real
-        return product.reshape(product.shape + (1,) * event_dims)
-
-    def squared(u: Tensor) -> Tensor:
-        return torch.linalg.vector_norm(u, dim=dims, keepdim=True).square()
-
+    shape = b.shape
+    batch, one = shape[: b.ndim - event_dims], (1,) * event_dims
+    vectors = _Fused(b, event_dims) if _can_be_fused(b) else _Vectors(event_dims)
     if start is None:
-        x, residual = torch.zeros_like(b), b.clone()
+        x, residual = torch.zeros_like(b, memory_format=torch.contiguous_format), b.clone()
     else:
-        x, residual = start.clone(), b - apply(start)
-    reference = squared(b).sqrt() if scale is None else scale.reshape(scale.shape + (1,) * event_dims)
+        x, residual = start.expand(shape).clone(), b - apply(start)
+    x, residual = x.contiguous(), residual.contiguous()
+    energy = vectors.inner(residual, residual)
+    reference = vectors.inner(b, b).sqrt() if scale is None else scale.reshape(scale.shape + one)
     floor = torch.finfo(b.dtype).tiny
     target = (rtol * reference).square().clamp_min(floor)
     direction = residual.clone()
-    energy = squared(residual)
     active = energy > target
     iterations = torch.zeros_like(active, dtype=torch.int64)
     for _ in range(max_iterations):
         if not bool(active.any()):
             break
         image = apply(direction)
-        curvature = inner(direction, image)
+        curvature = vectors.inner(direction, image)
         # A direction that Q annihilates, or that rounding made negative, has nothing left to give.
         active = active & (curvature > 0)
         step = torch.where(active, energy / curvature.clamp_min(floor), 0)
-        x.addcmul_(step, direction)
-        residual.addcmul_(-step, image)
-        renewed = squared(residual)
+        renewed = vectors.advance(x, residual, direction, image, step)
         iterations += active
         ratio = torch.where(active, renewed / energy.clamp_min(floor), 0)
         energy = torch.where(active, renewed, energy)
         active = active & (energy > target)
         # Of samples that are done the direction no longer matters: they take no step.
-        torch.addcmul(residual, ratio, direction, out=direction)
-    squeezed = (slice(None),) * (b.ndim - event_dims) + (0,) * event_dims
+        vectors.turn(direction, residual, ratio)
     relative = energy.sqrt() / reference.clamp_min(floor)
-    return Solution(x, iterations[squeezed], relative[squeezed])
+    return Solution(x, iterations.reshape(batch), relative.expand_as(energy).reshape(batch))
+
+
+class _Vectors:
+    """The vector operations of conjugate gradients, on any device and within any transform."""
+
+    def __init__(self, event_dims: int) -> None:
+        self._dims = event_dims
+
+    def inner(self, u: Tensor, v: Tensor) -> Tensor:
+        """The real inner product of every sample, shape (*batch, 1, ...)."""
+        product = torch.linalg.vecdot(u.flatten(-self._dims), v.flatten(-self._dims)).real
+        return product.reshape(product.shape + (1,) * self._dims)
+
+    def advance(self, x: Tensor, residual: Tensor, direction: Tensor, image: Tensor, step: Tensor) -> Tensor:
+        """Take a step in place; the squared norm of the residual that is left."""
+        x.addcmul_(step, direction)
+        residual.addcmul_(-step, image)
+        return self.inner(residual, residual)
+
+    def turn(self, direction: Tensor, residual: Tensor, ratio: Tensor) -> None:
+        """The residual and ratio times the direction become the direction."""
+        torch.addcmul(residual, ratio, direction, out=direction)
+
+
+class _Fused:
+    """The same on a CPU: each a pass over what a core has in its cache."""
+
+    def __init__(self, like: Tensor, event_dims: int) -> None:
+        from operators import vector_kernels
+
+        self._kernels: Any = vector_kernels
+        self._dtype = like.dtype.to_real()
+        self._scalars = tuple(like.shape[: like.ndim - event_dims]) + (1,) * event_dims
+        self._rows = math.prod(self._scalars)
+
+    def _flat(self, tensor: Tensor) -> Any:
+        real = torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
+        return real.reshape(self._rows, -1).numpy()
+
+    def _scalar(self, values: Any) -> Tensor:
+        return torch.from_numpy(values).to(self._dtype).reshape(self._scalars)
+
+    def inner(self, u: Tensor, v: Tensor) -> Tensor:
+        """As `_Vectors.inner`."""
+        sums = np.empty(self._rows)
+        self._kernels.dots(self._flat(u), self._flat(v), sums)
+        return self._scalar(sums)
+
+    def advance(self, x: Tensor, residual: Tensor, direction: Tensor, image: Tensor, step: Tensor) -> Tensor:
+        """As `_Vectors.advance`."""
+        sums = np.empty(self._rows)
+        vectors = (self._flat(tensor) for tensor in (x, residual, direction, image))
+        self._kernels.advance(*vectors, step.reshape(-1).numpy(), sums)
+        return self._scalar(sums)
+
+    def turn(self, direction: Tensor, residual: Tensor, ratio: Tensor) -> None:
+        """As `_Vectors.turn`."""
+        self._kernels.turn(self._flat(direction), self._flat(residual), ratio.reshape(-1).numpy())
+
+
+def _can_be_fused(b: Tensor) -> bool:
+    """Whether tensors are plain memory of a CPU that nobody differentiates."""
+    return (
+        b.device.type == "cpu"
+        and b.dtype in (torch.float32, torch.float64, torch.complex64, torch.complex128)
+        and b.numel() > 0
+        and not torch.is_grad_enabled()
+        and not torch._C._are_functorch_transforms_active()
+    )
 
 
 def damped_least_squares(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
+from torch import Tensor
 
 from operators.linear import Matrix
 from operators.normal_equations import conjugate_gradients
@@ -69,3 +71,28 @@ def test_solve_without_damping_is_least_squares() -> None:
     y = random((3, 9), torch.float64, 9)
     solution = Matrix(matrix).solve(y, rtol=1e-13)
     assert torch.allclose(solution.x, torch.linalg.lstsq(matrix, y.mT).solution.mT, rtol=1e-8)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.complex64, torch.complex128])
+@pytest.mark.parametrize("warm", [False, True])
+def test_fused_operations_give_the_same(dtype: torch.dtype, warm: bool) -> None:
+    """Without gradients the CPU's own kernels work, here over more than one of their blocks."""
+    b = random((2, 3, 50, 40), dtype)
+    weights = torch.linspace(1, 9, 2000, dtype=dtype.to_real()).view(40, 50).mT
+    start = random((3, 50, 40), dtype, 1) if warm else None
+    settings = {"event_dims": 2, "start": start, "max_iterations": 12, "rtol": 1e-3}
+
+    def apply(x: Tensor) -> Tensor:
+        # Neither contiguous nor conjugated in memory.
+        return (weights * x).mT.contiguous().mT.conj().resolve_conj().conj()
+
+    expected = conjugate_gradients(apply, b, **settings)
+    with torch.no_grad():
+        found = conjugate_gradients(apply, b, **settings)
+        scaled = conjugate_gradients(apply, b, scale=torch.full((2, 3), 1e9), **settings)
+    close = {"rtol": 1e-4, "atol": 1e-5} if dtype.to_real() == torch.float32 else {}
+    torch.testing.assert_close(found.x, expected.x, **close)
+    torch.testing.assert_close(found.residual, expected.residual, rtol=1e-2, atol=1e-6)
+    assert torch.equal(found.iterations, expected.iterations)
+    assert found.iterations.shape == found.residual.shape == (2, 3)
+    assert (scaled.iterations == 0).all()
