@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -39,12 +40,13 @@ def conjugate_gradients(
     b: Tensor,
     *,
     event_dims: int,
+    damping: float | Tensor = 0.0,
     start: Tensor | None = None,
     max_iterations: int = 50,
     rtol: float = 1e-5,
     scale: Tensor | None = None,
 ) -> Solution:
-    """Solve Q x = b for a batch, Q Hermitian positive semi-definite.
+    """Solve (Q + damping) x = b for a batch, Q Hermitian positive semi-definite.
 
     Every sample has step sizes of its own and stands still once its residual is at most `rtol` times
     |b| (or times `scale`, shape (*batch,), when given), so that a sample's answer does not depend on
@@ -58,6 +60,8 @@ def conjugate_gradients(
         Right-hand side, shape (*batch, *event).
     event_dims
         Number of trailing dimensions that make one sample.
+    damping
+        At least 0; a number, or one for each sample, shape (*batch,).
     start
         First guess; zero unless given.
 
@@ -65,107 +69,132 @@ def conjugate_gradients(
     ----------
     Hestenes and Stiefel, J. Res. Natl. Bur. Stand. 49 (1952).
     """
-    shape = b.shape
-    batch, one = shape[: b.ndim - event_dims], (1,) * event_dims
-    vectors = _Fused(b, event_dims) if _can_be_fused(b) else _Vectors(event_dims)
+    batch = b.shape[: b.ndim - event_dims]
+    numbers = torch.as_tensor(damping, dtype=torch.float64).detach().cpu().expand(batch).reshape(-1)
+    vectors = (_Fused if _can_be_fused(b) else _Vectors)(b, event_dims, numbers.numpy())
     if start is None:
         x, residual = torch.zeros_like(b, memory_format=torch.contiguous_format), b.clone()
     else:
-        x, residual = start.expand(shape).clone(), b - apply(start)
+        x = start.expand(b.shape).clone()
+        residual = b - vectors.damped(x, apply(x))
     x, residual = x.contiguous(), residual.contiguous()
-    energy = vectors.inner(residual, residual)
-    reference = vectors.inner(b, b).sqrt() if scale is None else scale.reshape(scale.shape + one)
+    # Scalars, one a sample, are numpy's: a few numbers cost it a microsecond where torch takes ten.
+    energy = vectors.squared(residual)
+    if scale is None:
+        reference = np.sqrt(vectors.squared(b))
+    else:
+        reference = scale.expand(batch).reshape(-1).double().cpu().numpy()
     floor = torch.finfo(b.dtype).tiny
-    target = (rtol * reference).square().clamp_min(floor)
+    target = np.maximum(np.square(rtol * reference), floor)
     direction = residual.clone()
     active = energy > target
-    iterations = torch.zeros_like(active, dtype=torch.int64)
+    iterations = np.zeros(energy.shape, np.int64)
     for _ in range(max_iterations):
-        if not bool(active.any()):
+        if not active.any():
             break
         image = apply(direction)
-        curvature = vectors.inner(direction, image)
+        curvature = vectors.curvature(direction, image)
         # A direction that Q annihilates, or that rounding made negative, has nothing left to give.
-        active = active & (curvature > 0)
-        step = torch.where(active, energy / curvature.clamp_min(floor), 0)
+        active &= curvature > 0
+        step = np.where(active, energy / np.maximum(curvature, floor), 0.0)
         renewed = vectors.advance(x, residual, direction, image, step)
         iterations += active
-        ratio = torch.where(active, renewed / energy.clamp_min(floor), 0)
-        energy = torch.where(active, renewed, energy)
-        active = active & (energy > target)
+        ratio = np.where(active, renewed / np.maximum(energy, floor), 0.0)
+        energy = np.where(active, renewed, energy)
+        active &= energy > target
         # Of samples that are done the direction no longer matters: they take no step.
         vectors.turn(direction, residual, ratio)
-    relative = energy.sqrt() / reference.clamp_min(floor)
-    return Solution(x, iterations.reshape(batch), relative.expand_as(energy).reshape(batch))
+    relative = torch.from_numpy(np.sqrt(energy) / np.maximum(reference, floor)).to(b.dtype.to_real())
+    return Solution(
+        x, torch.from_numpy(iterations).to(b.device).reshape(batch), relative.to(b.device).reshape(batch)
+    )
 
 
 class _Vectors:
-    """The vector operations of conjugate gradients, on any device and within any transform."""
+    """The vector operations of conjugate gradients on tensors of one shape, on any device."""
 
-    def __init__(self, event_dims: int) -> None:
-        self._dims = event_dims
+    def __init__(self, like: Tensor, event_dims: int, dampings: NDArray[np.float64]) -> None:
+        self._rows = like.shape[: like.ndim - event_dims]
+        self._dims, self._real, self._device = event_dims, like.dtype.to_real(), like.device
+        self._dampings = dampings
 
-    def inner(self, u: Tensor, v: Tensor) -> Tensor:
-        """The real inner product of every sample, shape (*batch, 1, ...)."""
+    def damped(self, x: Tensor, image: Tensor) -> Tensor:
+        """The image of x and its damping."""
+        return torch.addcmul(image, self._each(self._dampings), x) if self._dampings.any() else image
+
+    def squared(self, u: Tensor) -> NDArray[np.float64]:
+        """The squared norm of every sample, one after another."""
+        return self._inner(u, u)
+
+    def curvature(self, direction: Tensor, image: Tensor) -> NDArray[np.float64]:
+        """The inner product of a direction and what Q and the damping make of it."""
+        return self._inner(direction, self.damped(direction, image))
+
+    def _inner(self, u: Tensor, v: Tensor) -> NDArray[np.float64]:
         product = torch.linalg.vecdot(u.flatten(-self._dims), v.flatten(-self._dims)).real
-        return product.reshape(product.shape + (1,) * self._dims)
+        return product.reshape(-1).double().cpu().numpy()
 
-    def advance(self, x: Tensor, residual: Tensor, direction: Tensor, image: Tensor, step: Tensor) -> Tensor:
+    def advance(
+        self, x: Tensor, residual: Tensor, direction: Tensor, image: Tensor, steps: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
         """Take a step in place; the squared norm of the residual that is left."""
-        x.addcmul_(step, direction)
-        residual.addcmul_(-step, image)
-        return self.inner(residual, residual)
+        x.addcmul_(self._each(steps), direction)
+        residual.addcmul_(self._each(-steps), self.damped(direction, image))
+        return self.squared(residual)
 
-    def turn(self, direction: Tensor, residual: Tensor, ratio: Tensor) -> None:
+    def turn(self, direction: Tensor, residual: Tensor, ratios: NDArray[np.float64]) -> None:
         """The residual and ratio times the direction become the direction."""
-        torch.addcmul(residual, ratio, direction, out=direction)
+        torch.addcmul(residual, self._each(ratios), direction, out=direction)
+
+    def _each(self, values: NDArray[np.float64]) -> Tensor:
+        numbers = torch.from_numpy(values).to(self._device, self._real)
+        return numbers.reshape(*self._rows, *(1,) * self._dims)
 
 
-class _Fused:
+class _Fused(_Vectors):
     """The same on a CPU: each a pass over what a core has in its cache."""
 
-    def __init__(self, like: Tensor, event_dims: int) -> None:
+    def __init__(self, like: Tensor, event_dims: int, dampings: NDArray[np.float64]) -> None:
         from operators import vector_kernels
 
+        super().__init__(like, event_dims, dampings)
         self._kernels: Any = vector_kernels
-        self._dtype = like.dtype.to_real()
-        self._scalars = tuple(like.shape[: like.ndim - event_dims]) + (1,) * event_dims
-        self._rows = math.prod(self._scalars)
+        self._count = math.prod(self._rows)
+
+    def squared(self, u: Tensor) -> NDArray[np.float64]:
+        """As `_Vectors.squared`."""
+        sums = np.empty(self._count)
+        self._kernels.dots(self._flat(u), self._flat(u), np.zeros(self._count), sums)
+        return sums
+
+    def curvature(self, direction: Tensor, image: Tensor) -> NDArray[np.float64]:
+        """As `_Vectors.curvature`."""
+        sums = np.empty(self._count)
+        self._kernels.dots(self._flat(direction), self._flat(image), self._dampings, sums)
+        return sums
+
+    def advance(
+        self, x: Tensor, residual: Tensor, direction: Tensor, image: Tensor, steps: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """As `_Vectors.advance`."""
+        sums = np.empty(self._count)
+        vectors = (self._flat(tensor) for tensor in (x, residual, direction, image))
+        self._kernels.advance(*vectors, self._dampings, steps, sums)
+        return sums
+
+    def turn(self, direction: Tensor, residual: Tensor, ratios: NDArray[np.float64]) -> None:
+        """As `_Vectors.turn`."""
+        self._kernels.turn(self._flat(direction), self._flat(residual), ratios)
 
     def _flat(self, tensor: Tensor) -> Any:
         real = torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
-        return real.reshape(self._rows, -1).numpy()
-
-    def _scalar(self, values: Any) -> Tensor:
-        return torch.from_numpy(values).to(self._dtype).reshape(self._scalars)
-
-    def inner(self, u: Tensor, v: Tensor) -> Tensor:
-        """As `_Vectors.inner`."""
-        sums = np.empty(self._rows)
-        self._kernels.dots(self._flat(u), self._flat(v), sums)
-        return self._scalar(sums)
-
-    def advance(self, x: Tensor, residual: Tensor, direction: Tensor, image: Tensor, step: Tensor) -> Tensor:
-        """As `_Vectors.advance`."""
-        sums = np.empty(self._rows)
-        vectors = (self._flat(tensor) for tensor in (x, residual, direction, image))
-        self._kernels.advance(*vectors, step.reshape(-1).numpy(), sums)
-        return self._scalar(sums)
-
-    def turn(self, direction: Tensor, residual: Tensor, ratio: Tensor) -> None:
-        """As `_Vectors.turn`."""
-        self._kernels.turn(self._flat(direction), self._flat(residual), ratio.reshape(-1).numpy())
+        return real.reshape(self._count, -1).numpy()
 
 
 def _can_be_fused(b: Tensor) -> bool:
     """Whether tensors are plain memory of a CPU that nobody differentiates."""
-    return (
-        b.device.type == "cpu"
-        and b.dtype in (torch.float32, torch.float64, torch.complex64, torch.complex128)
-        and b.numel() > 0
-        and not torch.is_grad_enabled()
-        and not torch._C._are_functorch_transforms_active()
-    )
+    kinds = (torch.float32, torch.float64, torch.complex64, torch.complex128)
+    return b.device.type == "cpu" and b.dtype in kinds and b.numel() > 0 and not torch.is_grad_enabled()
 
 
 def damped_least_squares(
@@ -179,9 +208,13 @@ def damped_least_squares(
     rtol: float = 1e-5,
 ) -> Solution:
     """Argmin |A x - y|_W^2 + damping |x|^2 by conjugate gradients; see `LinearOperator.solve`."""
+    from operators.linear import uniform_within
+
     gram = operator.gram
     factor = torch.as_tensor(damping, dtype=y.dtype.to_real(), device=y.device)
     image_dims, data_dims = len(operator.domain_shape), len(operator.range_shape)
+
+    uniform = uniform_within(factor, image_dims)
 
     def normal(x: Tensor) -> Tensor:
         if weights is None:
@@ -192,13 +225,14 @@ def damped_least_squares(
             product = weights.reshape(batch + (1,) * image_dims if weights.ndim else ()) * gram(x)
         else:
             product = operator.adjoint(weights * operator(x))
-        return torch.addcmul(product, factor, x)
+        return product if uniform is not None else torch.addcmul(product, factor, x)
 
     b = operator.adjoint(y if weights is None else weights * y)
     return conjugate_gradients(
         normal,
         b,
-        event_dims=len(operator.domain_shape),
+        event_dims=image_dims,
+        damping=0.0 if uniform is None else uniform,
         start=start,
         max_iterations=max_iterations,
         rtol=rtol,

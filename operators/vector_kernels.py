@@ -12,26 +12,30 @@ _compiled = njit(nogil=True, cache=True, error_model="numpy", fastmath={"contrac
 
 
 @_compiled
-def dots(x: Any, y: Any, sums: Any) -> None:
-    """Write the inner product of every row of x and y, (rows, n), into sums, float64."""
+def dots(x: Any, y: Any, dampings: Any, sums: Any) -> None:
+    """Write the inner product of every row of x and y + damping x, (rows, n), into sums, float64."""
     rows, n = x.shape
     for row in range(rows):
+        damping = x.dtype.type(dampings[row])
         total = 0.0
         for first in range(0, n, _BLOCK):
             u, v = x[row, first : first + _BLOCK], y[row, first : first + _BLOCK]
             part = x.dtype.type(0)
             for i in range(u.size):
-                part += u[i] * v[i]
+                part += u[i] * (v[i] + damping * u[i])
             total += part
         sums[row] = total
 
 
 @_compiled
-def advance(x: Any, residual: Any, direction: Any, image: Any, steps: Any, sums: Any) -> None:
-    """Add steps direction to x, take steps image from residual, and write |residual|^2 into sums."""
+def advance(x: Any, residual: Any, direction: Any, image: Any, dampings: Any, steps: Any, sums: Any) -> None:
+    """Add steps direction to x, and write |residual|^2 into sums, with what the step takes from it.
+
+    That is steps (image + damping direction).
+    """
     rows, n = x.shape
     for row in range(rows):
-        step = x.dtype.type(steps[row])
+        step, damping = x.dtype.type(steps[row]), x.dtype.type(dampings[row])
         total = 0.0
         for first in range(0, n, _BLOCK):
             u, p = x[row, first : first + _BLOCK], direction[row, first : first + _BLOCK]
@@ -39,7 +43,7 @@ def advance(x: Any, residual: Any, direction: Any, image: Any, steps: Any, sums:
                 u[i] += step * p[i]
             r, q = residual[row, first : first + _BLOCK], image[row, first : first + _BLOCK]
             for i in range(r.size):
-                r[i] -= step * q[i]
+                r[i] -= step * (q[i] + damping * p[i])
             part = x.dtype.type(0)
             for i in range(r.size):
                 part += r[i] * r[i]

@@ -80,7 +80,8 @@ def test_fused_operations_give_the_same(dtype: torch.dtype, warm: bool) -> None:
     b = random((2, 3, 50, 40), dtype)
     weights = torch.linspace(1, 9, 2000, dtype=dtype.to_real()).view(40, 50).mT
     start = random((3, 50, 40), dtype, 1) if warm else None
-    settings = {"event_dims": 2, "start": start, "max_iterations": 12, "rtol": 1e-3}
+    damping = torch.tensor([[0.0, 0.5, 2.0], [1.0, 0.1, 9.0]])
+    settings = {"event_dims": 2, "damping": damping, "start": start, "max_iterations": 12, "rtol": 1e-3}
 
     def apply(x: Tensor) -> Tensor:
         # Neither contiguous nor conjugated in memory.
@@ -94,5 +95,8 @@ def test_fused_operations_give_the_same(dtype: torch.dtype, warm: bool) -> None:
     torch.testing.assert_close(found.x, expected.x, **close)
     torch.testing.assert_close(found.residual, expected.residual, rtol=1e-2, atol=1e-6)
     assert torch.equal(found.iterations, expected.iterations)
+    residual = b - apply(found.x) - damping[..., None, None] * found.x
+    relative = residual.norm(dim=(-2, -1)) / b.norm(dim=(-2, -1))
+    torch.testing.assert_close(relative, found.residual, rtol=1e-2, atol=1e-6, check_dtype=False)
     assert found.iterations.shape == found.residual.shape == (2, 3)
     assert (scaled.iterations == 0).all()
