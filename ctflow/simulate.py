@@ -150,8 +150,8 @@ PRESETS: dict[str, ScanSettings | ConeSettings] = {
     "limited-angle": ScanSettings(
         size=256, pixel_size=1.0, views=120, bins=363, pitch=1.0, photons=1e5, span=2 * math.pi / 3
     ),
-    # The detector sees 160 mm of bodies about 220 mm wide.
-    "interior": ScanSettings(size=256, pixel_size=1.0, views=360, bins=160, pitch=1.0, photons=1e5),
+    # The detector sees 80 mm of bodies 90 to 240 mm wide.
+    "interior": ScanSettings(size=256, pixel_size=1.0, views=360, bins=80, pitch=1.0, photons=1e5),
     "metal": ScanSettings(size=256, pixel_size=1.0, views=360, bins=363, pitch=1.0, photons=1e4, metal=True),
     # The whole of the body is seen in every view.
     "cone": ConeSettings(size=128, pixel_size=1.8, views=60, rows=160, bins=160, pitch=2.4, photons=2e4),
