@@ -1,8 +1,9 @@
 """Products of images, coil maps and spectra on the CPU, each one pass over what a core has in its cache.
 
-Arrays are contiguous: coil data (outer, inner, coils, frames, points), maps (inner, coils, frames, points) and
-spectra (outer, inner, coils, frames, points), where an axis of length 1 stands for all of its kind. Frames of
-maps and spectra are looked up in a table, an entry a frame. A kernel works on the points [first, last).
+Arrays are contiguous: coil data (outer, inner, coils, frames, points), maps (inner, coils, frames, points)
+and spectra (outer, inner, coils, frames, points), where an axis of length 1 stands for all of its kind.
+Frames of maps and spectra are looked up in a table, an entry a frame. A kernel works on the points [first,
+last).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ _compiled = njit(nogil=True, cache=True, error_model="numpy", fastmath={"contrac
 
 @_compiled
 def expand(images: Any, maps: Any, table: Any, z: Any, at: Any, first: int, last: int) -> None:
-    """Write maps times images (outer, inner, frames, points) into z, the block of coil data that begins at."""
+    """Write maps times images (outer, inner, frames, points) into z, the block that begins at `at`."""
     for i in range(z.shape[0]):
         for j in range(z.shape[1]):
             own = at[1] + j if maps.shape[0] > 1 else 0
@@ -31,7 +32,7 @@ def expand(images: Any, maps: Any, table: Any, z: Any, at: Any, first: int, last
 
 @_compiled
 def combine(z: Any, maps: Any, table: Any, images: Any, at: Any, first: int, last: int) -> None:
-    """Add the sum over coils of conj(maps) times z, a block that begins at, to images."""
+    """Add the sum over coils of conj(maps) times z, the block that begins at `at`, to images."""
     for i in range(z.shape[0]):
         for j in range(z.shape[1]):
             own = at[1] + j if maps.shape[0] > 1 else 0

@@ -36,10 +36,15 @@ class Block(NamedTuple):
         return outer, inner, coils
 
 
-def blocks(counts: Sequence[int], shape: Sequence[int], like: Tensor) -> Iterator[Block]:
-    """Parts of coil data, (outer, inner, coils) = `counts` of images of `shape`, to be worked on at once."""
-    budget = _BYTES_AT_ONCE.get(like.device.type, 2**30)
-    if like.device.type == "cpu":
+def blocks(
+    counts: Sequence[int], shape: Sequence[int], like: Tensor, *, at_once: int | None = None
+) -> Iterator[Block]:
+    """Parts of coil data, (outer, inner, coils) = `counts` of images of `shape`, to be worked on at once.
+
+    They take at most `at_once` bytes, or a single image of one coil, if that is more.
+    """
+    budget = at_once or _BYTES_AT_ONCE.get(like.device.type, 2**30)
+    if at_once is None and like.device.type == "cpu":
         budget *= torch.get_num_threads()
     one = math.prod(shape) * like.element_size()
     steps = []
@@ -69,7 +74,7 @@ def expand(images: Tensor, maps: Tensor, block: Block, dimensions: int) -> Tenso
     arguments = (
         _frames(images, 2, lead),
         _frames(maps, 2, lead),
-        _table(maps.shape[2 : 2 + lead], images.shape[2 : 2 + lead]),
+        frame_table(maps.shape[2 : 2 + lead], images.shape[2 : 2 + lead]),
         _frames(z, 3, lead),
         block.start,
     )
@@ -89,7 +94,7 @@ def combine(z: Tensor, maps: Tensor, images: Tensor, block: Block, dimensions: i
     arguments = (
         _frames(z, 3, lead),
         _frames(maps, 2, lead),
-        _table(maps.shape[2 : 2 + lead], images.shape[2 : 2 + lead]),
+        frame_table(maps.shape[2 : 2 + lead], images.shape[2 : 2 + lead]),
         _frames(images, 2, lead),
         block.start,
     )
@@ -116,7 +121,7 @@ def weigh(
     from operators.mri import product_kernels
 
     lead = z.ndim - 3 - dimensions
-    table = _table(spectrum.shape[3 : 3 + lead], z.shape[3 : 3 + lead])
+    table = frame_table(spectrum.shape[3 : 3 + lead], z.shape[3 : 3 + lead])
     factor = _frames(spectrum, 3, lead)
     arguments = (
         _frames(z, 3, lead),
@@ -151,7 +156,7 @@ def _frames(tensor: Tensor, before: int, lead: int) -> Any:
     return as_array(tensor).reshape(*shape[:before], frames, points)
 
 
-def _table(given: Sequence[int], wanted: Sequence[int]) -> Any:
+def frame_table(given: Sequence[int], wanted: Sequence[int]) -> Any:
     """For every frame of shape `wanted`, flattened, which one of shape `given` it takes."""
     return np.broadcast_to(np.arange(math.prod(given)).reshape(given), wanted).reshape(-1)
 
