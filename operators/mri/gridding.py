@@ -69,14 +69,15 @@ class Gridding:
             lanes = _lanes(len(some))
             # Lanes without an image of their own repeat the last one; nobody reads them.
             grids = tuple(spectra + spectra[-1:] * (lanes - len(spectra)))
-            packed = np.empty(self._packed_shape(lanes), np.complex64)
+            packed = _empty(self._packed_shape(lanes))
             in_threads(kernels.pack, [(grids, packed, WIDTH, *part) for part in _shares(len(packed))])
-            values = np.empty((len(self._order), lanes), np.complex64)
-            fixed = (_flat(packed), 2 * lanes * packed.shape[1], self._corners, self._weights, self._order)
+            values = _empty((len(self._order), lanes))
+            fixed = (_flat(packed), 2 * lanes * packed.shape[1], self._corners, self._weights)
             ends = (_flat(values), (0,) * (2 * lanes))
             parts = _shares(len(self._order))
             in_threads(kernels.interpolate, [(*fixed, *ends, *part) for part in parts])
-            samples[begin : begin + len(some)] = torch.from_numpy(values[:, : len(some)].T)
+            sorted_back = (values, self._order, samples[begin : begin + len(some)].numpy())
+            in_threads(kernels.scatter, [(*sorted_back, *part) for part in _shares(len(some))])
         return samples
 
     def adjoint(self, samples: Tensor) -> Tensor:
@@ -87,13 +88,15 @@ class Gridding:
         for begin in range(0, len(samples), _IMAGES):
             some = samples[begin : begin + _IMAGES]
             lanes = _lanes(len(some))
-            values = np.zeros((len(self._order), lanes), np.complex64)
-            torch.from_numpy(values)[:, : len(some)] = some.mT
-            packed = torch.zeros(self._packed_shape(lanes), dtype=samples.dtype).numpy()
-            fixed = (_flat(values), self._corners, self._weights, self._order, _flat(packed))
+            values = _empty((len(self._order), lanes))
+            fixed_gather = (as_array(some), self._order, values)
+            in_threads(kernels.gather, [(*fixed_gather, *part) for part in _shares(len(self._order))])
+            packed = _empty(self._packed_shape(lanes))
+            packed.fill(0)
+            fixed = (_flat(values), self._corners, self._weights, _flat(packed))
             ends = (2 * lanes * packed.shape[1], (0,) * (2 * lanes))
             in_threads(kernels.spread, [(*fixed, *ends, *part) for part in self._bands(len(packed))])
-            grids = tuple(np.empty(self._grid, np.complex64) for _ in range(lanes))
+            grids = tuple(_empty(self._grid) for _ in range(lanes))
             in_threads(kernels.unpack, [(packed, grids, WIDTH, *part) for part in _shares(self._grid[0])])
             for i in range(len(some)):
                 image = torch.fft.ifft2(torch.from_numpy(grids[i]), norm="forward").numpy()
@@ -165,3 +168,8 @@ def _shares(size: int) -> list[tuple[int, int]]:
 
 def _flat(complex_array: NDArray[Any]) -> NDArray[np.float32]:
     return complex_array.reshape(-1).view(np.float32)
+
+
+def _empty(shape: tuple[int, ...]) -> NDArray[np.complex64]:
+    # torch's memory comes from the heap, where it is used again; numpy's would be new pages each time.
+    return torch.empty(shape, dtype=torch.complex64).numpy()

@@ -88,21 +88,13 @@ def unpack(packed: Any, grids: Any, halo: int, first: int, last: int) -> None:
 
 @_compiled
 def interpolate(
-    packed: Any,
-    stride: int,
-    corners: Any,
-    weights: Any,
-    order: Any,
-    samples: Any,
-    count: Any,
-    begin: int,
-    end: int,
+    packed: Any, stride: int, corners: Any, weights: Any, samples: Any, count: Any, begin: int, end: int
 ) -> None:
     """Sum up the packed spectra around the samples [begin, end).
 
     packed: flat, `stride` numbers a row; corners (samples, 2): first row and column of each; weights
-    (samples, 2, width) along rows and columns; order: where each goes; samples: flat, lanes innermost; count:
-    a tuple of `lanes` entries.
+    (samples, 2, width) along rows and columns; samples: flat, lanes innermost; count: a tuple of `lanes`
+    entries.
     """
     lanes = len(count)
     width = weights.shape[2]
@@ -116,7 +108,7 @@ def interpolate(
                     line, weights[m, 1, b], load(packed, start + a * stride + b * lanes, count)
                 )
             total = multiply_add(total, weights[m, 0, a], line)
-        store(samples, order[m] * lanes, total)
+        store(samples, m * lanes, total)
 
 
 @_compiled
@@ -124,7 +116,6 @@ def spread(
     samples: Any,
     corners: Any,
     weights: Any,
-    order: Any,
     packed: Any,
     stride: int,
     count: Any,
@@ -138,10 +129,30 @@ def spread(
     width = weights.shape[2]
     for m in range(begin, end):
         row = corners[m, 0]
-        value = load(samples, order[m] * lanes, count)
+        value = load(samples, m * lanes, count)
         for a in range(max(top - row, 0), min(bottom - row, width)):
             line = multiply_add(zeros(packed, count), weights[m, 0, a], value)
             start = (row + a) * stride + corners[m, 1] * lanes
             for b in range(width):
                 place = start + b * lanes
                 store(packed, place, multiply_add(load(packed, place, count), weights[m, 1, b], line))
+
+
+@_compiled
+def scatter(values: Any, order: Any, samples: Any, first: int, last: int) -> None:
+    """Write values (samples, lanes), sorted, into samples (images, samples) for images [first, last)."""
+    for n in range(first, last):
+        out = samples[n]
+        for m in range(len(order)):
+            out[order[m]] = values[m, n]
+
+
+@_compiled
+def gather(samples: Any, order: Any, values: Any, first: int, last: int) -> None:
+    """The transpose of `scatter`, for the sorted samples [first, last); other lanes become zero."""
+    for m in range(first, last):
+        place = order[m]
+        for n in range(len(samples)):
+            values[m, n] = samples[n, place]
+        for n in range(len(samples), values.shape[1]):
+            values[m, n] = 0

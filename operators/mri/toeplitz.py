@@ -123,29 +123,28 @@ class ToeplitzGram(LinearOperator):
         frames = math.prod(lead)
         spectra = as_array(self._spectra(images.dtype)).reshape(-1, 2 ** (axes - 1), 2, rows, columns)
         across = as_array(_turns(self._shape[-1:], (1,)).to(images))
-        along = [
-            as_array(_turns(self._shape[:-1], half).to(images).reshape(rows))
-            for half in itertools.product((0, 1), repeat=axes - 1)
-        ]
+        halves = list(itertools.product((0, 1), repeat=axes - 1))
+        along = torch.stack([_turns(self._shape[:-1], half) for half in halves]).to(images)
+        along = as_array(along.reshape(len(halves), rows))
         table = frame_table(maps.shape[2 : maps.ndim - axes], lead)
         given, shares, out = (
             as_array(t).reshape(*t.shape[:2], -1, rows, columns) for t in (images, maps, result)
         )
-        pair = images.new_empty((2, *self._shape))
-        flat = pair.numpy().reshape(2, rows, columns)
+        family = images.new_empty((2**axes, *self._shape))
+        shape, dims = spectra.shape[1:], tuple(range(-axes, 0))
         parts = spans(rows, torch.get_num_threads())
         every = (range(n) for n in (*images.shape[:2], maps.shape[1], frames))
         for i, j, k, frame in itertools.product(*every):
+            turns = (shares[j if len(maps) > 1 else 0, k, table[frame]], along, across)
             image, total = given[i, j, frame], out[i, j, frame]
-            share = shares[j if len(maps) > 1 else 0, k, table[frame]]
-            for turn, spectrum in zip(along, spectra[self._table[frame]], strict=True):
-                in_threads(kernels.modulate, [(image, share, turn, across, flat, *part) for part in parts])
-                # z = FFT(S x exp(-i pi p n / N)): frequencies 2 k + p of the padded image, p = 0 or 1.
-                z = torch.fft.fftn(pair, dim=tuple(range(-axes, 0)))
-                weighed = z.numpy().reshape(2, rows, columns)
-                in_threads(kernels.weigh, [(weighed, spectrum, *part) for part in parts])
-                back = torch.fft.ifftn(z, dim=tuple(range(-axes, 0))).numpy().reshape(2, rows, columns)
-                in_threads(kernels.demodulate, [(back, share, turn, across, total, *part) for part in parts])
+            fixed = (image, *turns, family.numpy().reshape(shape))
+            in_threads(kernels.modulate, [(*fixed, *part) for part in parts])
+            # z = FFT(S x exp(-i pi p n / N)): frequencies 2 k + p of the padded image, p = 0 or 1.
+            z = torch.fft.fftn(family, dim=dims)
+            weighed = (z.numpy().reshape(shape), spectra[self._table[frame]])
+            in_threads(kernels.weigh, [(*weighed, *part) for part in parts])
+            back = torch.fft.ifftn(z, dim=dims).numpy().reshape(shape)
+            in_threads(kernels.demodulate, [(back, *turns, total, *part) for part in parts])
 
     def _spectra(self, dtype: torch.dtype) -> Tensor:
         if dtype not in self._cast:
