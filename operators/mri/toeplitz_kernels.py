@@ -1,8 +1,8 @@
 """The passes over memory of a Toeplitz product on the CPU.
 
-Images and maps are (rows, columns), where `rows` stands for all axes but the last. A family is a coil image at
-whole and half frequencies along every axis, (halves, 2, rows, columns): the last axis has the second place,
-all others share the first. Kernels work on rows [first, last).
+Images and maps are (rows, columns), where `rows` stands for all axes but the last. A family is a coil image
+at whole and half frequencies along every axis, (halves, 2, rows, columns): the last axis has the second
+place, all others share the first. Kernels work on rows [first, last).
 """
 
 from __future__ import annotations
