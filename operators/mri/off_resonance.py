@@ -13,7 +13,7 @@ from torch import Tensor
 from operators.linear import LinearOperator
 
 _BINS = 512  # of the histogram of frequencies that interpolation is fitted to
-_MOST = 200  # segments; more mean that times or frequencies are in another unit
+_MOST = 100  # segments; more mean that times or frequencies are in another unit
 
 
 class OffResonance(LinearOperator):
@@ -114,8 +114,9 @@ def _segments(
 ) -> tuple[NDArray[np.float64], NDArray[np.complex128], float]:
     """Segment times (count,), weights (count, times), and the root-mean-square error at the worst time."""
     heights, edges = np.histogram(frequencies, bins=_BINS)
+    sums, _ = np.histogram(frequencies, bins=edges, weights=frequencies)
     occupied = heights > 0
-    centres = (edges[1:] + edges[:-1])[occupied] / 2
+    centres = sums[occupied] / heights[occupied]
     share = np.sqrt(heights[occupied] / heights.sum())[:, None]
     exact = share * np.exp(-2j * np.pi * np.outer(centres, times))
 
@@ -129,10 +130,12 @@ def _segments(
         if count < 1:
             raise ValueError(f"segments: expected at least 1, found {count}")
         return fit(count)
-    for number in range(1, _MOST + 1):
+    number = 1
+    while number <= _MOST:
         found = fit(number)
         if found[2] <= tolerance:
             return found
+        number += 1 + number // 16
     raise ValueError(
         f"expected an error of {tolerance:g} with at most {_MOST} segments, found {found[2]:.2g}: field_map "
         f"spans {np.ptp(frequencies):.4g} Hz, readout_times span {np.ptp(times):.4g} s"
