@@ -35,11 +35,13 @@ from operators.ct.rebinning import single_slice_rebinning
 from operators.ct.rotation_centre import find_rotation_centre
 from operators.ct.sharpest_centre import find_sharpest_centre
 from operators.linear import Diagonal, Identity, LinearOperator, Matrix
+from operators.mri import CartesianFourier, NonuniformFourier
 from operators.noise import ComplexGaussianNoise, GaussianNoise, PoissonTransmission
 from operators.noise_level import estimate_photons, estimate_std
 from operators.normal_equations import Solution, conjugate_gradients
 
 __all__ = [
+    "CartesianFourier",
     "ComplexGaussianNoise",
     "ConeBeam",
     "Detector",
@@ -51,6 +53,7 @@ __all__ = [
     "ImageGrid",
     "LinearOperator",
     "Matrix",
+    "NonuniformFourier",
     "ParallelBeam",
     "ParallelBeam3D",
     "PoissonTransmission",

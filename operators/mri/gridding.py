@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import i0
 from torch import Tensor
 
 from operators.ct.projectors.threads import in_threads, spans
@@ -128,7 +127,7 @@ class Gridding:
 
 def _kernel(distances: NDArray[np.float64], beta: float) -> NDArray[np.float64]:
     """Kaiser-Bessel window of the given distances in grid points."""
-    return i0(beta * np.sqrt(np.maximum(1 - (2 * distances / WIDTH) ** 2, 0))) / i0(beta)
+    return np.i0(beta * np.sqrt(np.maximum(1 - (2 * distances / WIDTH) ** 2, 0))) / np.i0(beta)
 
 
 def _transform(places: NDArray[np.float64], beta: float) -> NDArray[np.float64]:
@@ -136,7 +135,7 @@ def _transform(places: NDArray[np.float64], beta: float) -> NDArray[np.float64]:
     squared = beta**2 - (np.pi * WIDTH * places) ** 2
     root = np.sqrt(np.abs(squared))
     value = np.where(squared > 0, np.sinh(root) / np.maximum(root, 1e-30), np.sinc(root / np.pi))
-    return value * WIDTH / i0(beta)
+    return value * WIDTH / np.i0(beta)
 
 
 def _beta(oversampling: float) -> float:

@@ -96,7 +96,8 @@ class ToeplitzGram(LinearOperator):
             self._together(images, maps, result)
         return result.reshape(x.shape)
 
-    _adjoint = _forward
+    def _adjoint(self, y: Tensor) -> Tensor:
+        return self._forward(y)
 
     def _together(self, images: Tensor, maps: Tensor, result: Tensor) -> None:
         """Add to result, many coil images at once: for devices with memory to spare."""
