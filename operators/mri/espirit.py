@@ -34,8 +34,8 @@ def espirit(
         Complex, shape (*batch, coils, *shape) with `dimensions` axes in shape, frequency 0 at n // 2, zeros
         where nothing was measured, of any scale. The shape is that of the maps.
     calibration
-        How much of the fully sampled centre is used at most, of each axis or one for all; where it is smaller,
-        all of it (`calibration_region`).
+        How much of the fully sampled centre is used at most, of each axis or one for all; all of it where it
+        is smaller (`calibration_region`).
     kernel
         Size of the kernels in k-space, of each axis or one for all: how fast maps may vary.
     threshold

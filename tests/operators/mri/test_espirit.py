@@ -119,11 +119,11 @@ def test_noise_is_no_direction() -> None:
 
 def test_what_cannot_be_calibrated_is_refused() -> None:
     kspace = coil_kspace(ellipses((32, 32)), coil_maps(3, (32, 32)))
-    with pytest.raises(ValueError, match="expected a complex torch.Tensor, found torch.float64"):
+    with pytest.raises(ValueError, match=r"expected a complex torch.Tensor, found torch\.float64"):
         espirit(kspace.real)
     with pytest.raises(ValueError, match=r"maps: expected 1 to 3 sets for 3 coils, found 4"):
         espirit(kspace, maps=4)
-    with pytest.raises(ValueError, match="crop: expected a number from 0 to below 1, found 1.5"):
+    with pytest.raises(ValueError, match=r"crop: expected a number from 0 to below 1, found 1\.5"):
         espirit(kspace, crop=1.5)
     with pytest.raises(ValueError, match="threshold: expected a number between 0 and 1, found 0"):
         espirit(kspace, threshold=0)
