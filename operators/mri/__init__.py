@@ -1,7 +1,9 @@
 """Magnetic resonance: Fourier sampling, coils, noise scans, masks and trajectories."""
 
+from operators.mri.calibration import calibration_region
 from operators.mri.column_masks import equispaced_mask, magic_mask, random_mask
 from operators.mri.density_compensation import pipe_menon, voronoi
+from operators.mri.espirit import espirit
 from operators.mri.fourier import CartesianFourier, centred_fft, centred_ifft
 from operators.mri.nonuniform import NonuniformFourier
 from operators.mri.off_resonance import OffResonance
@@ -18,9 +20,11 @@ __all__ = [
     "SamplingMask",
     "ToeplitzGram",
     "Trajectory",
+    "calibration_region",
     "centred_fft",
     "centred_ifft",
     "equispaced_mask",
+    "espirit",
     "golden_angle",
     "magic_mask",
     "nonuniform_fourier",
