@@ -12,7 +12,6 @@ from torch import Tensor
 from operators.linear import LinearOperator, uniform_within
 from operators.mri.broadcasting import broadcast_batch, check_coil_maps, check_mask, with_axes
 from operators.mri.products import blocks, combining, expanding, weighing
-from operators.mri.sampled_columns import SampledColumns
 from operators.normal_equations import Solution, conjugate_gradients
 
 _COMPLEX = (torch.complex64, torch.complex128)
@@ -103,7 +102,6 @@ class CartesianFourier(LinearOperator):
         self.register_buffer("_maps", _lined_up(maps, batch, len(shape) + 1))
         spectrum = _lined_up(with_axes(spectrum, len(shape)), batch, len(shape))
         self.register_buffer("_spectrum", spectrum.unsqueeze(0).unsqueeze(2))
-        self._columns = SampledColumns.of(mask, shape, dimensions)
         self._cast: dict[torch.dtype, tuple[Tensor, Tensor]] = {}
 
     def _apply(self, *args: Any, **kwargs: Any) -> CartesianFourier:
@@ -194,31 +192,20 @@ class CartesianFourier(LinearOperator):
         maps, spectrum = self._factors(x.dtype)
         images = self._images(x)
         y = x.new_empty((*images.shape[:2], maps.shape[1], *self.domain_shape))
-        columns = self._columns_on(x.device)
         expand, weigh = expanding(images, maps, self.dimensions), self._weighing(spectrum)
         for block in blocks(y.shape[:3], self.domain_shape, y):
-            z = expand(block)
-            if columns is None:
-                weigh(self._transform(z), y, block)
-            else:
-                lines = columns.forward(z)
-                columns.fill(weigh(lines, lines, block), y, block)
+            weigh(self._transform(expand(block)), y, block)
         return y.reshape(x.shape[: x.ndim - len(self.domain_shape)] + self.range_shape)
 
     def _adjoint(self, y: Tensor) -> Tensor:
         maps, spectrum = self._factors(y.dtype)
         kspace = y.reshape(-1, math.prod(self.batch_shape), maps.shape[1], *self.domain_shape).contiguous()
         images = y.new_zeros((*kspace.shape[:2], *self.domain_shape))
-        columns = self._columns_on(y.device)
         weigh = self._weighing(spectrum, conjugate=True)
         combine = combining(maps, images, self.dimensions)
         for block in blocks(kspace.shape[:3], self.domain_shape, y):
-            if columns is None:
-                z = weigh(kspace, y.new_empty((*block.size, *self.domain_shape)), block)
-                combine(self._transform(z, inverse=True), block)
-            else:
-                lines = columns.take(kspace, block)
-                combine(columns.adjoint(weigh(lines, lines, block), self.domain_shape[-1]), block)
+            z = weigh(kspace, y.new_empty((*block.size, *self.domain_shape)), block)
+            combine(self._transform(z, inverse=True), block)
         return images.reshape(y.shape[: y.ndim - len(self.range_shape)] + self.domain_shape)
 
     def _normal(self, x: Tensor, weights: Tensor) -> Tensor:
@@ -226,17 +213,11 @@ class CartesianFourier(LinearOperator):
         maps, _ = self._factors(x.dtype)
         images = self._images(x)
         result = torch.zeros_like(images)
-        columns = self._columns_on(x.device)
         expand, weigh = expanding(images, maps, self.dimensions), self._weighing(weights)
         combine = combining(maps, result, self.dimensions)
         for block in blocks((*images.shape[:2], maps.shape[1]), self.domain_shape, x):
-            z = expand(block)
-            if columns is None:
-                z = self._transform(z)
-                combine(self._transform(weigh(z, z, block), inverse=True), block)
-            else:
-                lines = columns.forward(z)
-                combine(columns.adjoint(weigh(lines, lines, block), self.domain_shape[-1]), block)
+            z = self._transform(expand(block))
+            combine(self._transform(weigh(z, z, block), inverse=True), block)
         return result.reshape(x.shape)
 
     def _weighing(self, spectrum: Tensor, *, conjugate: bool = False) -> Callable[..., Tensor]:
@@ -257,26 +238,18 @@ class CartesianFourier(LinearOperator):
         weights = weights.expand(weights.shape[: weights.ndim - self.dimensions] + transformed)
         lead, own = weights.shape[: -event - 1], weights.shape[-event - 1 :]
         if math.prod(lead) == 1:
-            weights = weights.reshape(1, 1, *own)
-        else:
-            weights = weights.expand(batch + own).reshape(-1, math.prod(self.batch_shape), *own)
-        columns = self._columns_on(weights.device)
-        return weights.contiguous() if columns is None else columns.factor(weights)
-
-    def _columns_on(self, device: torch.device) -> SampledColumns | None:
-        return self._columns if device.type == "cpu" else None
+            return weights.reshape(1, 1, *own).contiguous()
+        return weights.expand(batch + own).reshape(-1, math.prod(self.batch_shape), *own).contiguous()
 
     def _transform(self, z: Tensor, *, inverse: bool = False) -> Tensor:
         axes = tuple(range(-self.dimensions, 0))
         return (torch.fft.ifftn if inverse else torch.fft.fftn)(z, dim=axes, norm="ortho")
 
     def _factors(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Maps, and the spectrum of k-space or of its sampled columns, in a precision."""
+        """Maps and spectrum in a precision."""
         if dtype not in self._cast:
             kind = dtype if self._spectrum.is_complex() else dtype.to_real()
-            columns = self._columns_on(self._spectrum.device)
-            spectrum = self._spectrum if columns is None else columns.factor(self._spectrum)
-            self._cast[dtype] = self._maps.to(dtype), spectrum.to(kind)
+            self._cast[dtype] = self._maps.to(dtype), self._spectrum.to(kind)
         return self._cast[dtype]
 
     def _describe(self) -> str:
