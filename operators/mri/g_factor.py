@@ -124,16 +124,14 @@ def pseudo_replica_std(
     """
     if replicas < 2:
         raise ValueError(f"replicas: expected at least 2, found {replicas}")
-    mean, squares = None, None
-    for count in range(1, replicas + 1):
-        image = reconstruct(noise.sample(kspace, generator))
-        if mean is None or squares is None:
-            mean, squares = torch.zeros_like(image), torch.zeros_like(image.real)
+    mean = reconstruct(noise.sample(kspace, generator))
+    squares = torch.zeros_like(mean.abs())
+    for count in range(2, replicas + 1):
         # Welford's update, which loses nothing where the signal is far above the noise.
+        image = reconstruct(noise.sample(kspace, generator))
         step = image - mean
         mean = mean + step / count
-        squares = squares + (step.conj() * (image - mean)).real
-    assert squares is not None
+        squares += (step.conj() * (image - mean)).real
     return (squares / (replicas - 1)).sqrt()
 
 
