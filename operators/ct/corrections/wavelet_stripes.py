@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from functools import cache
 
-import numpy as np
 import torch
 from torch import Tensor
+
+from operators.wavelets import analyse, synthesise
 
 
 def remove_stripes_wavelet(
@@ -59,9 +59,9 @@ def remove_stripes_wavelet(
     low = sinogram[..., rows.to(sinogram.device), :][..., columns.to(sinogram.device)]
     bands = []
     for _ in range(levels):
-        smooth, rough = _analyse(low, moments)
-        low, across = _analyse(smooth.mT, moments)
-        stripes, corners = _analyse(rough.mT, moments)
+        smooth, rough = analyse(low, moments)
+        low, across = analyse(smooth.mT, moments)
+        stripes, corners = analyse(rough.mT, moments)
         # `stripes` is rough across the bins and smooth along the views, now its last axis.
         frequency = torch.fft.rfftfreq(stripes.shape[-1], 1 / stripes.shape[-1], dtype=low.dtype)
         kept = -torch.expm1(-(frequency.to(low.device) ** 2) / (2 * damping**2))
@@ -69,8 +69,8 @@ def remove_stripes_wavelet(
         bands.append((across, stripes, corners))
         low = low.mT
     for across, stripes, corners in reversed(bands):
-        smooth = _synthesise(low.mT, across, moments).mT
-        low = _synthesise(smooth, _synthesise(stripes, corners, moments).mT, moments)
+        smooth = synthesise(low.mT, across, moments).mT
+        low = synthesise(smooth, synthesise(stripes, corners, moments).mT, moments)
     return low[..., first_row : first_row + views, first_column : first_column + bins].contiguous()
 
 
@@ -81,42 +81,3 @@ def _mirrored(size: int, levels: int) -> tuple[Tensor, int]:
     before = (total - size) // 2
     place = (torch.arange(total) - before) % (2 * size)
     return torch.where(place < size, place, 2 * size - 1 - place), before
-
-
-@cache
-def _daubechies(moments: int) -> tuple[float, ...]:
-    """Scaling coefficients of Daubechies' wavelet, by spectral factorisation; their squares sum to 1."""
-    # |H|^2 is a power of cos^2 times a polynomial in y = sin^2, whose roots pair up as z and 1 / z.
-    polynomial = [math.comb(moments - 1 + k, k) for k in range(moments)][::-1]
-    roots = []
-    for y in np.roots(polynomial):
-        pair = np.roots([1, -(2 - 4 * y), 1])
-        roots.append(pair[np.argmin(np.abs(pair))])
-    coefficients = np.real(np.poly([-1.0] * moments + roots))
-    return tuple(float(c) for c in coefficients / np.linalg.norm(coefficients))
-
-
-def _filters(moments: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    low = torch.tensor(_daubechies(moments), dtype=like.dtype, device=like.device)
-    sign = torch.ones_like(low)
-    sign[1::2] = -1
-    return low, sign * low.flip(0)
-
-
-def _analyse(values: Tensor, moments: int) -> tuple[Tensor, Tensor]:
-    """Smooth and rough halves along the last axis, which is periodic and of even length."""
-    length = 2 * moments
-    index = torch.arange(values.shape[-1] + length - 2, device=values.device) % values.shape[-1]
-    windows = values[..., index].unfold(-1, length, 2)
-    low, high = _filters(moments, values)
-    return windows @ low, windows @ high
-
-
-def _synthesise(smooth: Tensor, rough: Tensor, moments: int) -> Tensor:
-    """The inverse of `_analyse`: its transpose."""
-    values = smooth.new_zeros((*smooth.shape[:-1], 2 * smooth.shape[-1]))
-    spread = values.new_zeros((2, *values.shape))
-    spread[0][..., ::2], spread[1][..., ::2] = smooth, rough
-    for k, (low, high) in enumerate(zip(*(f.tolist() for f in _filters(moments, smooth)), strict=True)):
-        values += (low * spread[0] + high * spread[1]).roll(k, -1)
-    return values

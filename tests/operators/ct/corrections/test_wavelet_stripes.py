@@ -8,35 +8,10 @@ import pytest
 import torch
 
 from operators.ct.corrections import remove_stripes_wavelet
-from operators.ct.corrections.wavelet_stripes import _analyse, _daubechies, _synthesise
 from operators.ct.geometry import Detector, ParallelBeam
 from tests.operators.ct.ellipses import phantom_sinogram
 
 GEOMETRY = ParallelBeam.uniform(181, Detector(160, 0.4))
-
-
-def test_the_wavelet_is_that_of_daubechies() -> None:
-    root = math.sqrt(3)
-    known = torch.tensor([1 + root, 3 + root, 3 - root, 1 - root]) / (4 * math.sqrt(2))
-    torch.testing.assert_close(torch.tensor(_daubechies(2)), known)
-    for moments in (1, 3, 5, 8):
-        low = torch.tensor(_daubechies(moments), dtype=torch.float64)
-        high = low.flip(0) * (-1.0) ** torch.arange(2 * moments)
-        assert float(low.sum()) == pytest.approx(math.sqrt(2))
-        for power in range(moments):
-            place = torch.linspace(-1, 1, 2 * moments, dtype=torch.float64)
-            assert abs(float((high * place**power).sum())) < 1e-6
-        for shift in range(1, moments):
-            assert abs(float((low[2 * shift :] * low[: -2 * shift]).sum())) < 1e-10
-
-
-@pytest.mark.parametrize(("size", "moments"), [(16, 1), (8, 5), (64, 5), (6, 8)])
-def test_the_transform_is_orthonormal(size: int, moments: int) -> None:
-    values = torch.randn(3, size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    smooth, rough = _analyse(values, moments)
-    torch.testing.assert_close(_synthesise(smooth, rough, moments), values)
-    energy = smooth.square().sum() + rough.square().sum()
-    torch.testing.assert_close(energy, values.square().sum())
 
 
 def test_stripes_are_removed_also_wide_and_partial_ones() -> None:
