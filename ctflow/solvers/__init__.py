@@ -22,6 +22,7 @@ from ctflow.solvers.otode import OTODE
 from ctflow.solvers.pnpflow import PnPFlow
 from ctflow.solvers.solver import Callback, Solver, Step, configure, nearest, solver_name
 from ctflow.solvers.total_variation import TV
+from ctflow.solvers.wavelet import Wavelet
 
 SOLVERS: dict[str, type] = {
     solver_name(solver): solver
@@ -30,6 +31,7 @@ SOLVERS: dict[str, type] = {
         CGLS,
         SIRT,
         TV,
+        Wavelet,
         Flower,
         PnPFlow,
         OTODE,
@@ -68,6 +70,7 @@ __all__ = [
     "PnPFlow",
     "Solver",
     "Step",
+    "Wavelet",
     "make_solver",
 ]
 
