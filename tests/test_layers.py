@@ -27,7 +27,16 @@ LAYERS = (
 SIBLINGS = ("ctflow.io.formats", "operators.ct.projectors", "ctflow.solvers")
 # What siblings share, each in a file of its own.
 SHARED = {
-    "ctflow.solvers": {"early_stopping", "gaussian_shell", "quasi_newton", "slice_coupling", "solver"},
+    "ctflow.solvers": {
+        "data_duals",
+        "early_stopping",
+        "gaussian_shell",
+        "noise_gain",
+        "quadratic",
+        "quasi_newton",
+        "slice_coupling",
+        "solver",
+    },
     "operators.ct.projectors": {
         "arctangent",
         "astra_geometry",

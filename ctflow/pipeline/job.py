@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from ctflow.solvers import make_solver
+from ctflow.solvers import SOLVERS, make_solver
 from ctflow.solvers.solver import nearest
 
 DEFAULT_SOLVER = "flower"
@@ -158,7 +158,7 @@ def load_job(config: Path | None, values: Mapping[str, Any]) -> Job:
 
 def needs_prior(solver: str) -> bool:
     """Whether the solver of that name works with a prior."""
-    return solver not in ("fbp", "cgls", "sirt", "tv", "deep-image-prior")
+    return bool(getattr(SOLVERS[solver], "needs_prior", True))
 
 
 def parse_slices(text: str) -> slice:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ctflow.solvers.cg_sense import CGSENSE
+from ctflow.solvers.combine import GRAPPA, RSS, ZeroFilled
 from ctflow.solvers.dds import DDS
 from ctflow.solvers.dflow import DFlow
 from ctflow.solvers.diffpir import DiffPIR
@@ -32,6 +34,10 @@ SOLVERS: dict[str, type] = {
         SIRT,
         TV,
         Wavelet,
+        ZeroFilled,
+        RSS,
+        CGSENSE,
+        GRAPPA,
         Flower,
         PnPFlow,
         OTODE,
@@ -50,12 +56,15 @@ SOLVERS: dict[str, type] = {
 
 __all__ = [
     "CGLS",
+    "CGSENSE",
     "DDS",
     "DPS",
     "FBP",
     "FMCT",
+    "GRAPPA",
     "ICTM",
     "OTODE",
+    "RSS",
     "SIRT",
     "SOLVERS",
     "TV",
@@ -71,6 +80,7 @@ __all__ = [
     "Solver",
     "Step",
     "Wavelet",
+    "ZeroFilled",
     "make_solver",
 ]
 

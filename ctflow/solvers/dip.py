@@ -45,6 +45,7 @@ class DeepImagePrior:
     """
 
     name: ClassVar[str] = "deep-image-prior"
+    needs_prior: ClassVar[bool] = False
     iterations: int = 3000
     learning_rate: float = 0.01
     channels: int = 128

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 
@@ -28,6 +28,7 @@ class FBP:
         Where the filter ends, as a fraction of the detector's Nyquist frequency, in (0, 1].
     """
 
+    needs_prior: ClassVar[bool] = False
     filter: Filter = "ram-lak"
     cutoff: float = 1.0
 

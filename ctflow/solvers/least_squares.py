@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -31,6 +32,7 @@ class CGLS:
         the noise's standard deviation, is at most this; 1 is Morozov's discrepancy principle.
     """
 
+    needs_prior: ClassVar[bool] = False
     iterations: int = 15
     discrepancy: float | None = None
 
@@ -103,6 +105,7 @@ class SIRT:
         Clip negative values after each iteration.
     """
 
+    needs_prior: ClassVar[bool] = False
     iterations: int = 100
     relaxation: float = 1.0
     nonnegative: bool = True

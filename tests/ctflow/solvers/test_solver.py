@@ -12,12 +12,15 @@ from ctflow.flows.analytic import GaussianFlow
 from ctflow.problem import InverseProblem
 from ctflow.solvers import (
     CGLS,
+    CGSENSE,
     DDS,
     DPS,
     FBP,
     FMCT,
+    GRAPPA,
     ICTM,
     OTODE,
+    RSS,
     SIRT,
     SOLVERS,
     TV,
@@ -31,6 +34,8 @@ from ctflow.solvers import (
     PnPFlow,
     Solver,
     Step,
+    Wavelet,
+    ZeroFilled,
     make_solver,
 )
 from operators.ct.geometry import ConeBeam, Detector, ImageGrid, ParallelBeam
@@ -39,10 +44,14 @@ from operators.noise import GaussianNoise, PoissonTransmission
 from tests.ctflow.solvers.exact import image_prior
 
 each_solver = pytest.mark.parametrize("name", SOLVERS)
+# These two need coil images.
+each_of_rays = pytest.mark.parametrize("name", [name for name in SOLVERS if name not in ("rss", "grappa")])
 QUICK: dict[str, dict] = {
     "cgls": {"iterations": 3},
     "sirt": {"iterations": 3},
     "tv": {"iterations": 30},
+    "wavelet": {"iterations": 5, "levels": 1},
+    "cg-sense": {"iterations": 3},
     "flower": {"steps": 3},
     "ot-ode": {"steps": 4},
     "flow-dps": {"steps": 4},
@@ -73,7 +82,17 @@ def prior(dtype: torch.dtype = torch.float32) -> GaussianFlow:
 
 
 def test_the_registry() -> None:
-    classical = {"fbp": FBP, "cgls": CGLS, "sirt": SIRT, "tv": TV}
+    classical = {
+        "fbp": FBP,
+        "cgls": CGLS,
+        "sirt": SIRT,
+        "tv": TV,
+        "wavelet": Wavelet,
+        "zero-filled": ZeroFilled,
+        "rss": RSS,
+        "cg-sense": CGSENSE,
+        "grappa": GRAPPA,
+    }
     flows = {
         "flower": Flower,
         "ot-ode": OTODE,
@@ -104,7 +123,7 @@ def test_a_solver_is_a_frozen_dataclass_with_the_protocol(name: str) -> None:
     assert make_solver(name) == solver
 
 
-@each_solver
+@each_of_rays
 @pytest.mark.parametrize("batch", [(), (2,), (2, 3)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_every_solver_keeps_batch_and_dtype_and_records_itself(
@@ -139,7 +158,7 @@ def generators(indices: list[int]) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(100 + i) for i in indices]
 
 
-@each_solver
+@each_of_rays
 def test_a_sample_does_not_depend_on_its_batch(name: str) -> None:
     together, exact = shadows(), prior(torch.float64)
     solver = make_solver(name, QUICK.get(name))
@@ -152,14 +171,14 @@ def test_a_sample_does_not_depend_on_its_batch(name: str) -> None:
             assert torch.allclose(fit[0], fit_of_all[i], rtol=1e-6)
 
 
-@each_solver
+@each_of_rays
 def test_same_seed_same_result(name: str) -> None:
     solver, exact = make_solver(name, QUICK.get(name)), prior(torch.float64)
     first, second = (solver(shadows(), exact, generator=generators([0, 1, 2])).image for _ in range(2))
     assert torch.equal(first, second)
 
 
-@each_solver
+@each_of_rays
 def test_a_callback_can_stop_every_solver(name: str) -> None:
     solver = make_solver(name, QUICK.get(name))
     seen: list[Step] = []
@@ -186,7 +205,7 @@ def test_settings_from_text() -> None:
     ("name", "settings", "message"),
     [
         ("flowr", {}, "no solver 'flowr'; did you mean 'flower'"),
-        ("xyz", {}, "no solver 'xyz'; known: cgls, .*flower, .*sirt, tv"),
+        ("xyz", {}, "no solver 'xyz'; known: .*cgls, .*flower, .*sirt, tv"),
         ("tv", {"wieght": 1}, "tv: no setting 'wieght'; did you mean 'weight'"),
         ("tv", {"weight": "much"}, "tv: weight: expected float, found 'much'"),
         ("flower", {"steps": 2.5}, r"flower: steps: expected int, found 2\.5"),
@@ -209,7 +228,7 @@ def test_seeds_of_several_generators_are_recorded() -> None:
     assert CGLS(1)(InverseProblem(problem().operator, problem().measurement, GaussianNoise(0.1))).seed is None
 
 
-@pytest.mark.parametrize("name", sorted(set(SOLVERS) - {"deep-image-prior"}))
+@pytest.mark.parametrize("name", sorted(set(SOLVERS) - {"deep-image-prior", "rss", "grappa"}))
 def test_volumes_with_a_prior_of_slices(name: str) -> None:
     detector = Detector((6, 8), 1.5)
     geometry = ConeBeam.circular(6, source_to_axis=30.0, source_to_detector=42.0, detector=detector)
