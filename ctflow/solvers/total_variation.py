@@ -172,7 +172,7 @@ def _prepared(
     image_dims, data_dims = (
         tuple(range(-len(shape), 0)) for shape in (operator.domain_shape, operator.range_shape)
     )
-    ones = y.new_ones(operator.domain_shape, dtype=problem.image_dtype)
+    ones = y.new_ones(operator.batch_shape + operator.domain_shape, dtype=problem.image_dtype)
     rows = operator(ones).abs()
     # The brightness of the uniform image that is as bright to the detector as the measurement.
     measured, uniform = ((weights * values.abs().square()).sum(data_dims) for values in (y, rows))
@@ -194,7 +194,7 @@ def _prepared(
     gradient_step = _BALANCE_OF_GRADIENT * balance / 2
     primal_step = 1 / (balance * columns + 4 * sum(w**2 for w in per_axis) * gradient_step)
     # These steps converge for an operator without negative entries; others may need shorter ones.
-    image = torch.randn(ones.shape, generator=torch.Generator().manual_seed(0)).to(ones)
+    image = torch.randn(operator.domain_shape, generator=torch.Generator().manual_seed(0)).to(ones)
     image = image.expand(problem.image_shape)
     norm = partial(torch.linalg.vector_norm, dim=image_dims, keepdim=True)
     size = norm(image)

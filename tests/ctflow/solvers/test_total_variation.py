@@ -21,6 +21,7 @@ from operators.ct.geometry import ConeBeam, Detector, ImageGrid, ParallelBeam
 from operators.ct.ray_transform import RayTransform
 from operators.linear import Identity, LinearOperator, Matrix
 from operators.noise import ComplexGaussianNoise, GaussianNoise, PoissonTransmission
+from tests.ctflow.solvers.parallel_imaging import parallel_problem
 from tests.operators.examples import random
 
 PRECISE = {"iterations": 5000, "tolerance": 1e-9}
@@ -76,7 +77,7 @@ def objective(problem: InverseProblem, x: Tensor, weight: float) -> Tensor:
 def by_splitting(problem: InverseProblem, weight: float, nonnegative: bool, iterations: int = 6000) -> Tensor:
     """The same minimiser by ADMM with dense matrices, sample by sample."""
     shape = problem.operator.domain_shape
-    basis = torch.eye(math.prod(shape), dtype=torch.float64).unflatten(1, shape)
+    basis = torch.eye(math.prod(shape), dtype=problem.image_dtype).unflatten(1, shape)
     forward = problem.operator(basis).flatten(1).mT
     spacing = problem.operator.domain_spacing
     per_axis = [min(spacing) / distance for distance in spacing]
@@ -85,11 +86,11 @@ def by_splitting(problem: InverseProblem, weight: float, nonnegative: bool, iter
     weights = problem.precision().expand(problem.measurement.shape)
     gains = noise_gain("tv", problem).flatten().tolist()
     for y, w, gain in zip(problem.measurement.flatten(1), weights.flatten(1), gains, strict=True):
-        stacked = torch.cat([differences, torch.eye(size)]) if nonnegative else differences
+        stacked = torch.cat([differences, torch.eye(size).to(basis)]) if nonnegative else differences
         penalty = 0.3 * gain**2
-        inverse = torch.linalg.inv(forward.mT @ (w[:, None] * forward) + penalty * stacked.mT @ stacked)
-        z = torch.zeros(len(stacked), dtype=torch.float64)
-        dual, back = z.clone(), forward.mT @ (w * y)
+        inverse = torch.linalg.inv(forward.mH @ (w[:, None] * forward) + penalty * stacked.mT @ stacked)
+        z = torch.zeros(len(stacked), dtype=basis.dtype)
+        dual, back = z.clone(), forward.mH @ (w * y)
         for _ in range(iterations):
             x = inverse @ (back + penalty * stacked.mT @ (z - dual))
             v = stacked @ x + dual
@@ -98,7 +99,7 @@ def by_splitting(problem: InverseProblem, weight: float, nonnegative: bool, iter
             z = torch.cat(
                 [
                     (pairs * (1 - weight * gain / penalty / length).clamp_min(0)).flatten(),
-                    v[len(shape) * size :].clamp_min(0),
+                    v[len(shape) * size :].real.clamp_min(0),
                 ]
             )
             dual = v - z
@@ -241,13 +242,42 @@ def test_batch_equals_loop_and_a_callback_stops() -> None:
     assert torch.allclose(stopped.history[-1], problem.data_fit(stopped.image), rtol=1e-9)
 
 
-def test_what_it_cannot_take_is_refused() -> None:
-    with pytest.raises(ValueError, match="real images or volumes, found Matrix"):
-        TV()(InverseProblem(Matrix(torch.eye(3)), torch.zeros(3), GaussianNoise(1.0)))
-    complex_problem = InverseProblem(
-        Identity((2, 2), dtype=torch.complex64), torch.zeros(2, 2).cfloat(), ComplexGaussianNoise(1.0)
+def test_a_complex_step_loses_height_in_its_own_direction() -> None:
+    # The closed form of a real step, times a number: the magnitude of differences is what counts.
+    height, left, right, std, weight, turn = 5, 3, 6, 0.2, 0.7, complex(0.6, 0.8)
+    step = torch.cat([torch.zeros(height, left), torch.ones(height, right)], dim=1).double()
+    operator = Identity((height, left + right), dtype=torch.complex128)
+    result = TV(weight=weight, **PRECISE)(
+        InverseProblem(operator, turn * step, ComplexGaussianNoise(std * 2**0.5))
     )
-    with pytest.raises(ValueError, match="real images"):
-        TV()(complex_problem)
+    expected = weight * std / left + step * (1 - weight * std / right - weight * std / left)
+    assert torch.allclose(result.image, turn * expected, atol=1e-6)
+
+
+def test_coils_agree_with_splitting() -> None:
+    problem, _ = parallel_problem((8, 10), batch=(1,), std=0.1)
+    expected = by_splitting(problem, 0.8, False, 2000)
+    result = TV(weight=0.8, **PRECISE)(problem)
+    assert torch.allclose(result.image, expected, rtol=0, atol=1e-5)
+    assert torch.allclose(result.history[-1], problem.data_fit(result.image), rtol=1e-6)
+    quick = TV(weight=0.8)(problem)
+    assert float((quick.image - expected).norm() / expected.norm()) < 0.02
+    assert len(quick.history) < 200
+
+
+def test_the_weight_means_the_same_for_coils_of_any_unit() -> None:
+    problem, _ = parallel_problem((12, 14))
+    rescaled = InverseProblem(
+        1e-3 * problem.operator, 7 * problem.measurement, ComplexGaussianNoise(0.14, problem.noise.sampled)
+    )
+    reference, result = (TV(iterations=40, tolerance=0)(p) for p in (problem, rescaled))
+    assert torch.allclose(result.image, 7e3 * reference.image, rtol=1e-7, atol=1e-6)
+
+
+def test_what_it_cannot_take_is_refused() -> None:
+    with pytest.raises(ValueError, match="images or volumes, found Matrix"):
+        TV()(InverseProblem(Matrix(torch.eye(3)), torch.zeros(3), GaussianNoise(1.0)))
     with pytest.raises(ValueError, match="tv: weight: expected at least 0, found -1"):
         TV(weight=-1)
+    with pytest.raises(ValueError, match="tv: tolerance: expected at least 0 or none, found -1"):
+        TV(tolerance=-1)
