@@ -77,6 +77,7 @@ AnglesUnit = Annotated[
 ]
 Photons = Annotated[float | None, typer.Option(help="Per bin without an object, where the file is silent.")]
 RemoveStripes = Annotated[bool | None, typer.Option("--remove-stripes", help="Reduce ring artefacts.")]
+Rebin = Annotated[bool | None, typer.Option("--rebin", help="Of helical scans: fan beams, slice by slice.")]
 Mode = Annotated[int | None, typer.Option(help="Of 2DeteCT: 1, 2 or 3.")]
 Views = Annotated[int | None, typer.Option(help="Use this many of the angles, evenly spaced.")]
 
@@ -92,13 +93,14 @@ def info(
     angles_unit: AnglesUnit = None,
     photons: Photons = None,
     mode: Mode = None,
+    rebin: Rebin = None,
 ) -> None:
     """Show what a measured file holds, what is assumed about it, and what is missing."""
     from ctflow.io.scan import open_scan
     from ctflow.pipeline.job import load_job
 
     given: dict[str, Any] = {"views": views, "centre": centre, "pixel_size": pixel_size, "size": size}
-    given |= {"angles_unit": angles_unit, "photons": photons, "mode": mode}
+    given |= {"angles_unit": angles_unit, "photons": photons, "mode": mode, "rebin": rebin}
     job = load_job(None, {"files": [file], "output": "-", "solver": "fbp", **given})
     described = open_scan(file, **job.reading()).describe()
     typer.echo(json.dumps(described, indent=2) if as_json else "\n".join(_lines(described)))
@@ -136,6 +138,7 @@ def reconstruct(
     photons: Photons = None,
     mode: Mode = None,
     remove_stripes: RemoveStripes = None,
+    rebin: Rebin = None,
 ) -> None:
     """Reconstruct measured files, each into an HDF5 file with a PNG preview beside it."""
     from ctflow.pipeline.job import load_job
@@ -151,7 +154,7 @@ def reconstruct(
         "centre": centre,
     }
     given |= {"pixel_size": pixel_size, "size": size, "angles_unit": angles_unit, "photons": photons}
-    job = load_job(config, {**given, "mode": mode, "remove_stripes": remove_stripes})
+    job = load_job(config, {**given, "mode": mode, "remove_stripes": remove_stripes, "rebin": rebin})
 
     from ctflow.pipeline.run import run
     from ctflow.progress import shown

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ctflow.io.description import describe
 from ctflow.io.errors import ScanError
+from ctflow.io.rebinned import RebinnedScan
 from ctflow.io.recognition import recording_of
 from ctflow.io.recording import Rays, Recording
 from ctflow.problem import InverseProblem
@@ -39,7 +40,8 @@ def open_scan(
     photons: float | None = None,
     size: int | None = None,
     mode: int | None = None,
-) -> Scan:
+    rebin: bool = False,
+) -> Scan | RebinnedScan:
     """Open a measured file, or a folder of them; the format is told by the content.
 
     Nothing but the description is read now.
@@ -68,6 +70,8 @@ def open_scan(
         Height and width of the image in pixels, about the rotation axis; of unchanged pixel size.
     mode
         Of 2DeteCT, whose slices were each scanned in three: 1 low dose, 2 high fidelity, 3 beam hardening.
+    rebin
+        Whether a helical scan is to be a sequence of fan beams, one a slice, instead of a volume.
 
     Raises
     ------
@@ -89,7 +93,8 @@ def open_scan(
     if centre is not None and not 0 <= centre <= bins - 1:
         expected = f"a bin from 0 to {bins - 1}"
         raise ScanError(path, "centre", found=centre, expected=expected)
-    return Scan(path, recording, views, centre, pixel_size, remove_stripes, size)
+    scan = Scan(path, recording, views, centre, pixel_size, remove_stripes, size)
+    return RebinnedScan(scan) if rebin else scan
 
 
 def _spread(angles: NDArray[np.float64], count: int | None) -> NDArray[np.intp]:
@@ -140,7 +145,7 @@ class Scan:
         if self.recording.volume:
             found = self.recording.geometry.describe()
             expected = "a scan whose rays stay in the plane of a slice"
-            hint = "scan.volume() is the problem in space"
+            hint = "scan.volume() is the problem in space; rebin=True makes slices of a helical scan"
             raise ScanError(self.path, "slices", found=found, expected=expected, hint=hint)
         start, stop = self._range(index)
         measurement, noise = self._read(start, stop, self.used_views)
@@ -162,16 +167,26 @@ class Scan:
             found = self.recording.geometry.describe()
             hint = "take slices, such as scan[0:4]"
             raise ScanError(self.path, "volume", found=found, expected="rays in space", hint=hint)
-        measurement, noise = self._read(0, len(self), self.used_views)
+        measurement, noise = self.read_views(np.arange(len(self.used_views)))
+        return InverseProblem(self.operator, measurement, noise)
+
+    def read_views(self, which: NDArray[np.intp]) -> tuple[Tensor, NoiseModel]:
+        """Read some of the views in use of a scan in space, (views, rows, bins), and their noise."""
+        measurement, noise = self._read(0, len(self), self.used_views[which])
         if self.remove_stripes:
             by_row = without_stripes(measurement.transpose(0, 1), self._stripe_width)
             measurement = by_row.transpose(0, 1).contiguous()
-        return InverseProblem(self.operator, measurement, noise)
+        return measurement, noise
 
     @property
     def is_volume(self) -> bool:
         """Whether the slices are one problem, `volume`."""
         return self.recording.volume
+
+    @property
+    def most_together(self) -> int:
+        """How many slices one problem may have; those of a volume are all in one."""
+        return len(self)
 
     @property
     def _stripe_width(self) -> int:
@@ -205,6 +220,11 @@ class Scan:
     def pixel_size(self) -> float | None:
         """Height and width of the image's pixels in mm, or None where it is unknown."""
         return self.grid.pixel_height if self.unit == "1/mm" else None
+
+    @property
+    def slice_distance(self) -> float | None:
+        """From slice to slice of a volume in mm; None of others, which do not know it."""
+        return self.grid.pixel_size[0] if self.is_volume else None  # type: ignore[index]
 
     @cached_property
     def grid(self) -> ImageGrid:
@@ -325,7 +345,7 @@ class Scan:
         return position, position + 1
 
     def _read(self, start: int, stop: int, views: NDArray[np.intp]) -> tuple[Tensor, NoiseModel]:
-        count = 1 if self.is_volume else stop - start
+        count = len(views) / self.recording.geometry.views if self.is_volume else stop - start
         needed = count * math.prod(self.recording.geometry.sinogram_shape) * 4
         there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         if needed > there:

@@ -56,6 +56,8 @@ class Job(BaseModel):
         Detected per bin without an object, where the file does not tell.
     remove_stripes
         Reduce rings by evening out the detector's bins.
+    rebin
+        Of helical scans: reconstruct slice by slice, from fan beams, instead of a volume.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=False)
@@ -79,6 +81,7 @@ class Job(BaseModel):
     photons: float | None = Field(default=None, gt=0)
     mode: int | None = None
     remove_stripes: bool = False
+    rebin: bool = False
 
     @field_validator("files", mode="before")
     @classmethod
@@ -114,7 +117,8 @@ class Job(BaseModel):
         """The keyword arguments of `open_scan` that differ from its defaults."""
         names = ("views", "centre", "pixel_size", "size", "angles_unit", "photons", "mode")
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        return {**given, "remove_stripes": True} if self.remove_stripes else given
+        asked = {name: True for name in ("remove_stripes", "rebin") if getattr(self, name)}
+        return {**given, **asked}
 
     def output_of(self, file: Path) -> Path:
         """Where the reconstruction of one of the files goes."""
