@@ -214,6 +214,6 @@ def test_auto_on_cuda_is_an_engine_that_can(caplog: pytest.LogCaptureFixture) ->
         assert type(operator._choose(torch.device("cpu"))).__name__ == "JosephVolumeProjector"
     # What is approximate is said, once.
     assert [record.getMessage() for record in caplog.records] == [
-        'projector "auto": ASTRA computes ConeBeam on CUDA; its adjoint is approximate, and that of projector '
-        '"triton" exact'
+        'projector "auto": ASTRA computes ConeBeam on CUDA; its adjoint is approximate, and that of '
+        'projector "triton" exact'
     ]
