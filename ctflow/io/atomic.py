@@ -79,6 +79,24 @@ def replacing(path: str | Path, overwrite: bool = False) -> Iterator[h5py.File]:
         temporary.unlink(missing_ok=True)
 
 
+def replacing_text(path: Path, content: str) -> None:
+    """Write a small text in place of whatever is there, whole or not at all.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+    temporary = _temporary(path)
+    try:
+        temporary.write_text(content)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OutputError(f"{path}: could not be written ({error.strerror or error})") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def _temporary(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
 

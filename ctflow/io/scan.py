@@ -222,6 +222,16 @@ class Scan:
         center = tuple(value * self._scale for value in grid.center)
         return ImageGrid((*grid.shape[:-2], height, width), sides, center)
 
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Of one slice, (height, width), or of the volume."""
+        return self.grid.shape
+
+    @property
+    def measurement_shape(self) -> tuple[int, ...]:
+        """Of one slice, (views, bins), or of the volume, (views, rows, bins)."""
+        return (len(self.used_views), *self.recording.detector.shape)
+
     @cached_property
     def centre(self) -> float:
         """Where the rotation axis falls on the detector, in bins; searched in the middle slice if unknown.
