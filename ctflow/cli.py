@@ -78,6 +78,12 @@ AnglesUnit = Annotated[
 Photons = Annotated[float | None, typer.Option(help="Per bin without an object, where the file is silent.")]
 RemoveStripes = Annotated[bool | None, typer.Option("--remove-stripes", help="Reduce ring artefacts.")]
 Mode = Annotated[int | None, typer.Option(help="Of 2DeteCT: 1, 2 or 3.")]
+CoilMaps = Annotated[
+    str | None, typer.Option(help="Of k-space: espirit (default), adaptive, none, or a file of maps.")
+]
+Coils = Annotated[int | None, typer.Option(help="Of k-space: compress to so many virtual coils.")]
+Undersample = Annotated[str | None, typer.Option(help="Of k-space: leave samples out, such as equispaced:4.")]
+NoiseStd = Annotated[float | None, typer.Option(help="Of k-space, of a complex sample.")]
 Views = Annotated[int | None, typer.Option(help="Use this many of the angles, evenly spaced.")]
 
 
@@ -92,13 +98,18 @@ def info(
     angles_unit: AnglesUnit = None,
     photons: Photons = None,
     mode: Mode = None,
+    coil_maps: CoilMaps = None,
+    coils: Coils = None,
+    undersample: Undersample = None,
+    noise_std: NoiseStd = None,
 ) -> None:
     """Show what a measured file holds, what is assumed about it, and what is missing."""
     from ctflow.io.scan import open_scan
     from ctflow.pipeline.job import load_job
 
     given: dict[str, Any] = {"views": views, "centre": centre, "pixel_size": pixel_size, "size": size}
-    given |= {"angles_unit": angles_unit, "photons": photons, "mode": mode}
+    given |= {"angles_unit": angles_unit, "photons": photons, "mode": mode, "coil_maps": coil_maps}
+    given |= {"coils": coils, "undersample": undersample, "noise_std": noise_std}
     job = load_job(None, {"files": [file], "output": "-", "solver": "fbp", **given})
     described = open_scan(file, **job.reading()).describe()
     typer.echo(json.dumps(described, indent=2) if as_json else "\n".join(_lines(described)))
@@ -109,7 +120,8 @@ def reconstruct(
     files: Files = None,
     output: Output = None,
     solver: Annotated[
-        str | None, typer.Option(help="flower (default), fbp, tv, ...; see ctflow.solvers.")
+        str | None,
+        typer.Option(help="flower (default), fbp, tv, cg-sense, wavelet, ...; see ctflow.solvers."),
     ] = None,
     prior: Annotated[
         str | None, typer.Option(help="A bundled prior's name, such as ct-small, or a path.")
@@ -136,6 +148,10 @@ def reconstruct(
     photons: Photons = None,
     mode: Mode = None,
     remove_stripes: RemoveStripes = None,
+    coil_maps: CoilMaps = None,
+    coils: Coils = None,
+    undersample: Undersample = None,
+    noise_std: NoiseStd = None,
 ) -> None:
     """Reconstruct measured files, each into an HDF5 file with a PNG preview beside it."""
     from ctflow.pipeline.job import load_job
@@ -151,7 +167,8 @@ def reconstruct(
         "centre": centre,
     }
     given |= {"pixel_size": pixel_size, "size": size, "angles_unit": angles_unit, "photons": photons}
-    job = load_job(config, {**given, "mode": mode, "remove_stripes": remove_stripes})
+    given |= {"mode": mode, "remove_stripes": remove_stripes, "coil_maps": coil_maps, "coils": coils}
+    job = load_job(config, {**given, "undersample": undersample, "noise_std": noise_std})
 
     from ctflow.pipeline.run import run
     from ctflow.progress import shown
