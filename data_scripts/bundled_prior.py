@@ -1,4 +1,4 @@
-"""What the scripts that train the bundled priors share: images collected once, a run that resumes, a model card."""
+"""How a bundled prior is trained: images collected once, a run that resumes, a model card."""
 
 from __future__ import annotations
 

@@ -2,9 +2,9 @@
 
     python -m data_scripts.train_mr_small --data FOLDER --output runs/mr-small --minutes 70
 
-FOLDER holds mr_slices.h5 as described in the model card that this script writes. The script collects the slices
-that may be trained on into OUTPUT/images.h5, writes the settings to OUTPUT/train.yaml, and runs what `ctflow
-train OUTPUT/train.yaml` runs, from the weights of ct-small on. Started again, it resumes.
+FOLDER holds mr_slices.h5 as described in the model card that this script writes. The script collects the
+slices that may be trained on into OUTPUT/images.h5, writes the settings to OUTPUT/train.yaml, and runs
+what `ctflow train OUTPUT/train.yaml` runs, from the weights of ct-small on. Started again, it resumes.
 """
 
 from __future__ import annotations
@@ -38,48 +38,50 @@ FAINT = 0.25
 
 CARD = """# mr-small
 
-A flow-matching prior for complex MR images: a convolutional U-Net of 3.8 million parameters on 2 x 2 pixel blocks,
-two channels (real and imaginary part), linear path, velocity prediction. Stored in half precision.
+A flow-matching prior for complex MR images: a convolutional U-Net of 3.8 million parameters on 2 x 2
+pixel blocks, two channels (real and imaginary part), linear path, velocity prediction. Stored in half
+precision.
 
-Network value 0 is no signal; the brightest structures of an image have magnitude 1. The scale is estimated from
-each measurement. Images of any size, of one receiver or combined from coils by their sensitivities, with smooth
-phase.
+Network value 0 is no signal; the brightest structures of an image have magnitude 1. The scale is
+estimated from each measurement. Images of any size, of one receiver or combined from coils by their
+sensitivities, with smooth phase.
 
 ## Training data
 
 {sets}
 
-Each slice is scaled so that the 99.5th percentile of its 4 x 4 block means is 1. Crops of {crops} pixels, turned by
-multiples of 90 degrees, mirrored; {rescaled:.0%} of them multiplied by a factor between {low} and {high}.
+Each slice is scaled so that the 99.5th percentile of its 4 x 4 block means is 1. Crops of {crops}
+pixels, turned by multiples of 90 degrees, mirrored; {rescaled:.0%} of them multiplied by a factor
+between {low} and {high}.
 
-The slices are magnitudes, and so is what is drawn of the phantoms: each crop gets a random smooth phase (cosines of
-at most 4 half waves over the image, standard deviation up to 1.5 rad, with a random constant) and a random smooth
-shading. **An inverse crime in phase**: the prior knows no phase but such, and results on data simulated in the same
-way flatter it. Phase that jumps (near air, in vessels, where fat and water differ, from a coil map's errors) it
-has not seen.
+The slices are magnitudes, and so is what is drawn of the phantoms: each crop gets a random smooth phase
+(cosines of at most 4 half waves over the image, standard deviation up to 1.5 rad, with a random
+constant) and a random smooth shading. **An inverse crime in phase**: the prior knows no phase but such,
+and results on data simulated in the same way flatter it. Phase that jumps (near air, in vessels, where
+fat and water differ, from a coil map's errors) it has not seen.
 
-Attributions: studyforrest (Hanke et al. 2014, PDDL) from datalad/example-dicom-structural. Colin27 from the Debian
-package mricron-data (BSD-3-Clause). ICBM 152 template 2009 from niivue/niivue (BSD-2-Clause; copyright 1993-2009 Louis
-Collins, McConnell Brain Imaging Centre, Montreal Neurological Institute, McGill University). T2 head from
-neurolabusc/Clinical (BSD-2-Clause). Stroke patient from neurolabusc/VolumeRenderingData (MIT). The phantoms are
-ctflow's own.
+Attributions: studyforrest (Hanke et al. 2014, PDDL) from datalad/example-dicom-structural. Colin27 from
+the Debian package mricron-data (BSD-3-Clause). ICBM 152 template 2009 from niivue/niivue (BSD-2-Clause;
+copyright 1993-2009 Louis Collins, McConnell Brain Imaging Centre, Montreal Neurological Institute,
+McGill University). T2 head from neurolabusc/Clinical (BSD-2-Clause). Stroke patient from
+neurolabusc/VolumeRenderingData (MIT). The phantoms are ctflow's own.
 
 ## Training
 
-`python -m data_scripts.train_mr_small --data FOLDER --minutes {minutes:g}`: {steps} steps of batch {batch} at 64 x 64
-(larger crops in smaller batches) in {took:.0f} minutes on one CPU core that other work shared, bfloat16
-convolutions, AdamW, learning rate {rate:g} falling linearly, average of the weights over about {average:.0f} steps;
-started from the weights of ct-small.
+`python -m data_scripts.train_mr_small --data FOLDER --minutes {minutes:g}`: {steps} steps of batch
+{batch} at 64 x 64 (larger crops in smaller batches) in {took:.0f} minutes on one CPU core that other
+work shared, bfloat16 convolutions, AdamW, learning rate {rate:g} falling linearly, average of the
+weights over about {average:.0f} steps; started from the weights of ct-small.
 
-Velocity error (mean square, averaged weights) on {validation} held-out phantoms and the held-out subject at
-t = 0.1, 0.3, 0.5, 0.7, 0.9: {losses}.
+Velocity error (mean square, averaged weights) on {validation} held-out phantoms and the held-out subject
+at t = 0.1, 0.3, 0.5, 0.7, 0.9: {losses}.
 
 ## Use and limits
 
-For reconstruction research: undersampled MR, one coil or several, as the prior of FLOWER and other flow solvers. It
-has seen half a dozen heads, mostly T1; chest and abdomen as phantoms only; no knee. Nobody has validated it for
-diagnosis, and it must not be used for that. A generative prior can invent plausible detail where the
-measurement says nothing: compare with a classical reconstruction.
+For reconstruction research: undersampled MR, one coil or several, as the prior of FLOWER and other flow
+solvers. It has seen half a dozen heads, mostly T1; chest and abdomen as phantoms only; no knee. Nobody
+has validated it for diagnosis, and it must not be used for that. A generative prior can invent plausible
+detail where the measurement says nothing: compare with a classical reconstruction.
 
 Kept out of training: the subject `seg3d_t1` of mr_slices.h5, and all phantom seeds from 900 000 000 on.
 """

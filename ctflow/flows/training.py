@@ -263,8 +263,8 @@ def _refuse_magnitudes(sets: list[ImageSet], images: list[Tensor], settings: Tra
     for entry, stack in zip(sets, images, strict=True):
         if settings.representation.get("complex") and stack.shape[1] == 1:
             raise ValueError(
-                f"{entry.file}: {entry.dataset}: expected complex images, or the setting phase to make them of "
-                "magnitudes"
+                f"{entry.file}: {entry.dataset}: expected complex images, or the setting phase to make them "
+                "of magnitudes"
             )
 
 
