@@ -255,11 +255,13 @@ def train(
 @app.command()
 def demo(
     output: Annotated[Path, typer.Option("--output", "-o", help="The picture to make.")] = Path("demo.png"),
+    mri: Annotated[bool, typer.Option("--mri", help="Undersampled k-space of 8 coils instead.")] = False,
 ) -> None:
-    """Compare FBP, TV and FLOWER on a simulated low-dose scan of 60 views."""
+    """Compare FBP, TV and FLOWER on a simulated low-dose scan of 60 views; with --mri, solvers for MRI."""
     from ctflow.demo import demo as run_demo
+    from ctflow.demo import demo_mri
 
-    run_demo(path=output, say=typer.echo)
+    (demo_mri if mri else run_demo)(path=output, say=typer.echo)
 
 
 def _settings(pairs: Sequence[str], steps: int | None) -> dict[str, Any]:
