@@ -1,5 +1,15 @@
 """Magnetic resonance: Fourier sampling, coils, noise scans, masks and trajectories."""
 
 from operators.mri.fourier import CartesianFourier, centred_fft, centred_ifft
+from operators.mri.nonuniform import NonuniformFourier
+from operators.mri.toeplitz import ToeplitzGram
+from operators.mri.trajectory_gradient import nonuniform_fourier
 
-__all__ = ["CartesianFourier", "centred_fft", "centred_ifft"]
+__all__ = [
+    "CartesianFourier",
+    "NonuniformFourier",
+    "ToeplitzGram",
+    "centred_fft",
+    "centred_ifft",
+    "nonuniform_fourier",
+]
