@@ -27,7 +27,8 @@ def describe(scan: MRScan) -> dict[str, Any]:
     recording = scan.recording
     assumed, missing = list(recording.assumed), list(recording.missing)
     problems = list(recording.problems)
-    found: dict[str, Any] = {"acceleration": None, "calibration": None, "noise": recording.noise}
+    names = ("acceleration", "acceleration_outside_calibration", "calibration")
+    found: dict[str, Any] = {**dict.fromkeys(names), "noise": recording.noise}
     middle = 0 if scan.is_volume else len(scan) // 2
     try:
         samples = scan.samples(middle, middle + 1)

@@ -35,7 +35,6 @@ class KspaceReading:
 
     coil_maps: str | Path | None = None
     coils: int | None = None
-    undersample: str | None = None
     noise_std: float | None = None
     pixel_size: float | None = None
     size: int | None = None
