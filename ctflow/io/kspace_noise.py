@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -11,7 +12,16 @@ from torch import Tensor
 _SHARE, _FEWEST = 0.05, 64
 
 
-def estimate_kspace_std(kspace: Tensor, mask: Tensor, counts: Tensor | None = None) -> Tensor:
+def distances(matrix: Sequence[int]) -> Tensor:
+    """Squared distances (*matrix) from the centre of k-space, with half of each axis for 1."""
+    # In an ellipse, corners are as far as edges are not.
+    squares = [(torch.arange(n) - n // 2).div(max(n / 2, 1)).square() for n in matrix]
+    return torch.stack(torch.meshgrid(*squares, indexing="ij")).sum(0)
+
+
+def estimate_kspace_std(
+    kspace: Tensor, mask: Tensor, counts: Tensor | None = None, radius: Tensor | None = None
+) -> Tensor:
     """Return the standard deviation of the complex noise of each coil, shape (slices, coils).
 
     The samples farthest from the centre are taken for noise: for circular Gaussian noise the median of
@@ -26,6 +36,9 @@ def estimate_kspace_std(kspace: Tensor, mask: Tensor, counts: Tensor | None = No
         Where it was sampled, bool, broadcasts against (slices, *matrix).
     counts
         How often each sample was averaged, likewise; the estimate is for a single measurement.
+    radius
+        How far from the centre each sample is, broadcasts against (slices, *matrix); as on a grid if not
+        given.
 
     Raises
     ------
@@ -33,9 +46,7 @@ def estimate_kspace_std(kspace: Tensor, mask: Tensor, counts: Tensor | None = No
         If there are too few samples, or no noise.
     """
     matrix = tuple(kspace.shape[2:])
-    # In an ellipse, corners are as far as edges are not.
-    squares = [(torch.arange(n) - n // 2).div(max(n / 2, 1)).square() for n in matrix]
-    radius = sum(torch.meshgrid(*squares, indexing="ij"), start=torch.zeros(matrix)).flatten()
+    far = (distances(matrix) if radius is None else radius).expand(len(kspace), *matrix).flatten(1)
     masks = mask.expand(len(kspace), *matrix).flatten(1)
     weights = None if counts is None else counts.expand(len(kspace), *matrix).flatten(1)
     found = []
@@ -45,7 +56,7 @@ def estimate_kspace_std(kspace: Tensor, mask: Tensor, counts: Tensor | None = No
         number = max(_FEWEST, round(_SHARE * len(places)))
         if len(places) < 2 * _FEWEST:
             raise ValueError(f"{len(places)} samples")
-        outermost = places[radius[places].argsort(descending=True, stable=True)[:number]]
+        outermost = places[far[i, places].argsort(descending=True, stable=True)[:number]]
         power = samples[:, outermost].abs().double().square()
         if weights is not None:
             power = power * weights[i, outermost]

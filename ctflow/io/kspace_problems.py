@@ -12,40 +12,58 @@ from ctflow.io.kspace_recording import KspaceSamples
 from ctflow.problem import InverseProblem
 from operators.mri.coils import compress_coils
 from operators.mri.fourier import CartesianFourier
+from operators.mri.nonuniform import NonuniformFourier
 from operators.noise import ComplexGaussianNoise
 
 
 def first_of(problem: InverseProblem) -> InverseProblem:
     """Return the only slice of a batch of one, without the batch axis."""
     operator, noise = problem.operator, problem.noise
-    assert isinstance(operator, CartesianFourier)
+    assert isinstance(operator, CartesianFourier | NonuniformFourier)
     assert isinstance(noise, ComplexGaussianNoise)
-    maps, mask = operator.coil_maps, operator.mask
-    event = len(operator.domain_shape)
+    maps, event = operator.coil_maps, len(operator.domain_shape)
     maps = maps[0] if maps is not None and maps.ndim == event + 2 else maps
+    std = noise.std[0] if isinstance(noise.std, Tensor) else noise.std
+    if isinstance(operator, NonuniformFourier):
+        nonuniform = NonuniformFourier(operator.domain_shape, operator.trajectory, maps)
+        return InverseProblem(nonuniform, problem.measurement[0], ComplexGaussianNoise(std))
+    mask = operator.mask
     mask = mask[0] if mask is not None and mask.ndim == event + 1 else mask
     single = CartesianFourier(operator.domain_shape, mask, maps)
-    std = noise.std[0] if isinstance(noise.std, Tensor) else noise.std
     return InverseProblem(single, problem.measurement[0], ComplexGaussianNoise(std, single.sampled))
 
 
 def batched(problems: Sequence[InverseProblem]) -> InverseProblem:
-    """Return problems of single slices with the same matrix and coils as one."""
-    operators = [problem.operator for problem in problems]
-    noises = [problem.noise for problem in problems]
-    masks, maps, stds = [], [], []
-    for operator, noise in zip(operators, noises, strict=True):
-        assert isinstance(operator, CartesianFourier)
+    """Return problems of single slices with the same matrix and coils as one.
+
+    Of slices with trajectories of their own, which cannot be one problem, the middle one.
+    """
+    shape = problems[0].operator.domain_shape
+    masks, maps, stds, trajectories = [], [], [], []
+    for problem in problems:
+        operator, noise = problem.operator, problem.noise
+        assert isinstance(operator, CartesianFourier | NonuniformFourier)
         assert isinstance(noise, ComplexGaussianNoise)
-        shape = operator.domain_shape
-        mask = torch.ones((), dtype=torch.bool) if operator.mask is None else operator.mask
-        masks.append(mask.expand(shape))
         stds.append(torch.as_tensor(noise.std))
         if operator.coil_maps is not None:
             maps.append(operator.coil_maps)
-    together = CartesianFourier(shape, torch.stack(masks), torch.stack(maps) if maps else None)
+        if isinstance(operator, NonuniformFourier):
+            trajectories.append(operator.trajectory)
+        else:
+            mask = torch.ones((), dtype=torch.bool) if operator.mask is None else operator.mask
+            masks.append(mask.expand(shape))
+    coil_maps = torch.stack(maps) if maps else None
+    if trajectories:
+        first = trajectories[0]
+        if any(other.shape != first.shape or not torch.equal(other, first) for other in trajectories):
+            return problems[len(problems) // 2]
+        together: CartesianFourier | NonuniformFourier = NonuniformFourier(shape, first, coil_maps)
+        sampled = None
+    else:
+        together = CartesianFourier(shape, torch.stack(masks), coil_maps)
+        sampled = together.sampled
     measurements = torch.stack([problem.measurement for problem in problems])
-    return InverseProblem(together, measurements, ComplexGaussianNoise(torch.stack(stds), together.sampled))
+    return InverseProblem(together, measurements, ComplexGaussianNoise(torch.stack(stds), sampled))
 
 
 def compressed(samples: KspaceSamples, coils: int) -> KspaceSamples:

@@ -21,9 +21,11 @@ from ctflow.io.kspace_noise import estimate_kspace_std
 from ctflow.io.kspace_problems import batched, compressed, first_of
 from ctflow.io.kspace_recording import KspaceRecording, KspaceSamples
 from ctflow.io.mr_description import describe
+from ctflow.io.nonuniform_samples import on_the_grid, one_trajectory
 from ctflow.io.slice_range import require_memory, slice_range
 from ctflow.problem import InverseProblem
 from operators.mri.fourier import CartesianFourier, centred_fft, centred_ifft
+from operators.mri.nonuniform import NonuniformFourier
 from operators.noise import ComplexGaussianNoise
 
 _OF_CT = ("views", "centre", "angles_unit", "remove_stripes", "photons", "mode")
@@ -263,11 +265,13 @@ class MRScan:
             std = torch.as_tensor(known, dtype=torch.float32)
             std = std.reshape((1,) * (samples.kspace.ndim - std.ndim) + tuple(std.shape))
         else:
-            mask = samples.mask
-            if mask is None:
+            mask, radius = samples.mask, None
+            if samples.trajectory is not None:
                 mask = torch.ones((1,) * (event + 1), dtype=torch.bool)
+                radius = samples.trajectory.square().sum(-1)
+            assert mask is not None
             try:
-                std = estimate_kspace_std(samples.kspace, mask, samples.counts)
+                std = estimate_kspace_std(samples.kspace, mask, samples.counts, radius)
             except ValueError as error:
                 expected = "a noise scan, or samples at high frequencies that tell the noise"
                 found = f"{error} in slice {first}"
@@ -282,14 +286,17 @@ class MRScan:
     def _problem(self, start: int, stop: int) -> InverseProblem:
         samples = self.samples(start, stop)
         std, kspace = self.std(samples, start), samples.kspace
-        matrix, mask = self.recording.matrix, samples.mask
         maps = self._maps(samples, start, stop)
         if maps is None:
-            kspace = kspace[:, 0]
-            std = std[:, 0]
+            kspace, std = kspace[:, 0], std[:, 0]
+        if samples.trajectory is not None:
+            trajectory = one_trajectory(self.path, samples.trajectory, start)
+            nonuniform = NonuniformFourier(self.recording.matrix, trajectory, maps)
+            return InverseProblem(nonuniform, kspace, ComplexGaussianNoise(std))
+        mask = samples.mask
         whole = mask is None or bool(mask.all())
         sampled = None if whole or mask is None else mask[0] if len(mask) == 1 else mask
-        operator = CartesianFourier(matrix, sampled, maps)
+        operator = CartesianFourier(self.recording.matrix, sampled, maps)
         return InverseProblem(operator, kspace, ComplexGaussianNoise(std, operator.sampled))
 
     def _maps(self, samples: KspaceSamples, start: int, stop: int) -> Tensor | None:
@@ -298,6 +305,8 @@ class MRScan:
         if method == "none" and samples.kspace.shape[1] == 1:
             return None
         if method != "file":
+            if samples.trajectory is not None:
+                samples = on_the_grid(self.path, samples, self.recording.matrix, start)
             assert samples.mask is not None
             kspace = samples.kspace if samples.calibration is None else samples.calibration
             mask = samples.mask if samples.calibration_mask is None else samples.calibration_mask

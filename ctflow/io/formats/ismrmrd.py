@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -36,6 +37,7 @@ from ctflow.io.fields import find, opened, text
 from ctflow.io.ismrmrd_header import Encoding, Header, parse_header
 from ctflow.io.kspace_grid import crop_readout
 from ctflow.io.kspace_recording import KspaceRecording, KspaceSamples
+from ctflow.io.spokes import TRAJECTORIES, ReadSpokes, factors_of
 from operators.mri.coils import noise_covariance
 
 
@@ -117,16 +119,18 @@ def recording(path: Path) -> KspaceRecording:
         every = read_heads(file, group)
         imaging, calibration, noise = _sorted_out(every, assumed)
         encoding = header.encodings[0]
-        if encoding.trajectory != "cartesian":
-            expected = "cartesian; others have to be gridded or corrected before"
+        if encoding.trajectory not in ("cartesian", *TRAJECTORIES):
+            expected = f"cartesian, {', '.join(TRAJECTORIES)}; others need corrections of their own"
             raise ScanError(path, f"{name} trajectory", found=repr(encoding.trajectory), expected=expected)
         channels = int(imaging["active_channels"][0])
         whitening = _whitening(file, noise, imaging, header, missing)
+        if encoding.trajectory != "cartesian":
+            return _along_trajectories(file, header, imaging, whitening, assumed, missing)
     z, (height, width) = encoding.encoded.matrix[2], encoding.encoded.matrix[1::-1]
     volume = z > 1 and int(imaging["kspace_encode_step_2"].max()) > 0
     matrix = (z, height, width) if volume else (height, width)
     check_kspace_size(path, f"{name} encodedSpace", channels, matrix)
-    frames = np.unique(np.stack([imaging[counter] for counter in COUNTERS], -1), axis=0)
+    frames = _frames(imaging)
     if volume and len(frames) > 1:
         found = f"{len(frames)} volumes ({_counted(frames)})"
         raise ScanError(path, f"/{group}/data", found=found, expected="one volume, or slices")
@@ -150,17 +154,60 @@ def recording(path: Path) -> KspaceRecording:
         read=_Read(imaging, calibration, frames, channels, matrix, narrow, centres, whitening),
         image_shape=shape,
         field_of_view=view,
-        pixel_sides=None if sides is None else (sides[1] / recon[1], sides[0] / recon[0]),
+        pixel_sides=_pixel_sides(encoding),
         slice_distance=sides[2] / recon[2] if volume and sides is not None and sides[2] > 0 else None,
         noise=None if whitening is None else "after whitening by the noise scan",
-        metadata={
-            **header.described,
-            "slices_are": [dict(zip(COUNTERS, map(int, frame), strict=True)) for frame in frames],
-        },
+        metadata=_metadata(header, frames),
         assumed=tuple(assumed),
         missing=tuple(missing),
         problems=tuple(problems),
     )
+
+
+def _along_trajectories(
+    file: h5py.File,
+    header: Header,
+    imaging: Acquisitions,
+    whitening: Tensor | None,
+    assumed: list[str],
+    missing: list[str],
+) -> KspaceRecording:
+    encoding, channels = header.encodings[0], int(imaging["active_channels"][0])
+    matrix = (encoding.encoded.matrix[1], encoding.encoded.matrix[0])
+    check_kspace_size(imaging.path, "encodedSpace", channels, matrix)
+    frames = _frames(imaging)
+    factors = factors_of(file, imaging, matrix, assumed)
+    shape, view, _ = _image(encoding, False)
+    return KspaceRecording(
+        format="ISMRMRD" if len(frames) == 1 else f"ISMRMRD, {_counted(frames)}",
+        slices=len(frames),
+        coils=channels,
+        matrix=matrix,
+        read=ReadSpokes(imaging, frames, channels, factors, whitening),
+        image_shape=shape,
+        field_of_view=view,
+        pixel_sides=_pixel_sides(encoding),
+        noise=None if whitening is None else "after whitening by the noise scan",
+        metadata=_metadata(header, frames),
+        trajectory=encoding.trajectory,
+        assumed=tuple(assumed),
+        missing=tuple(missing),
+    )
+
+
+def _frames(imaging: Acquisitions) -> NDArray[np.int32]:
+    """Return the counters of all slices, in order, (slices, counters)."""
+    return np.unique(np.stack([imaging[counter] for counter in COUNTERS], -1), axis=0)
+
+
+def _metadata(header: Header, frames: NDArray[np.int32]) -> dict[str, Any]:
+    slices = [dict(zip(COUNTERS, map(int, frame), strict=True)) for frame in frames]
+    return {**header.described, "slices_are": slices}
+
+
+def _pixel_sides(encoding: Encoding) -> tuple[float, float] | None:
+    sides, recon = encoding.recon.field_of_view, encoding.recon.matrix
+    return None if sides is None else (sides[1] / recon[1], sides[0] / recon[0])
 
 
 def _groups(file: h5py.File) -> list[str]:

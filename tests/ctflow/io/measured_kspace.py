@@ -190,12 +190,13 @@ _ACQUISITION = np.dtype([("head", _HEAD), ("traj", _NUMBERS), ("data", _NUMBERS)
 
 @dataclass
 class Acquisition:
-    """One readout (channels, samples) and what of its head is not zero."""
+    """One readout (channels, samples), what of its head is not zero, and where its samples lie."""
 
     samples: Array
     flags: Sequence[int] = ()
     head: dict[str, Any] = field(default_factory=dict)
     idx: dict[str, int] = field(default_factory=dict)
+    places: Array = field(default_factory=lambda: np.zeros((0, 2), np.float32))
 
 
 def write_ismrmrd(
@@ -213,7 +214,7 @@ def write_ismrmrd(
             head[name] = value
         for name, value in one.idx.items():
             head["idx"][name] = value
-        record["traj"] = np.zeros(0, np.float32)
+        record["traj"] = np.ascontiguousarray(one.places, np.float32).ravel()
         record["data"] = np.ascontiguousarray(one.samples, np.complex64).view(np.float32).ravel()
     with h5py.File(path, "w") as file:
         file.create_dataset("dataset/data", data=records)

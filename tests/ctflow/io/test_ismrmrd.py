@@ -294,7 +294,10 @@ def test_bad_acquisitions(tmp_path: Path, change: Callable[[Any], object], messa
 @pytest.mark.parametrize(
     ("xml", "message"),
     [
-        (XML.replace(">cartesian<", ">epi<"), "trajectory: expected cartesian; others have to be"),
+        (
+            XML.replace(">cartesian<", ">epi<"),
+            "trajectory: expected cartesian, radial, goldenangle, spiral, other; others need",
+        ),
         (XML.replace("<ismrm", "<!DOCTYPE a [<!ENTITY b 'c'>]><ismrm"), "expected plain XML without one"),
         (XML.replace("<matrixSize>", "<matrix>"), "expected an ISMRMRD header in XML, found mismatched tag"),
         (XML.replace("reconSpace", "other"), "/dataset/xml encoding: expected an element reconSpace"),
