@@ -31,6 +31,7 @@ from operators.ct.ray_transform import RayTransform
 from operators.linear import Diagonal, Identity, LinearOperator, Matrix
 from operators.mri.fourier import CartesianFourier
 from operators.mri.nonuniform import NonuniformFourier
+from operators.mri.off_resonance import OffResonance
 
 REAL = (torch.float32, torch.float64)
 COMPLEX = (torch.complex64, torch.complex128)
@@ -233,6 +234,15 @@ EXAMPLES = (
     Example("nonuniform volume", nonuniform((2, 3, 4), 3, (2,), tolerance=1e-6), COMPLEX),
     Example("nonuniform frames", nonuniform((3, 4, 3), 2, (2,), (3,)), COMPLEX),
     Example("nonuniform maps for each", nonuniform((3, 4), 2, (3, 2)), COMPLEX),
+    Example(
+        "off-resonance",
+        lambda dtype: OffResonance(
+            nonuniform((4, 3), 2, (2,))(dtype),
+            200 * random((4, 3), torch.float64),
+            torch.linspace(0, 0.01, 4, dtype=torch.float64),
+        ),
+        COMPLEX,
+    ),
     Example("toeplitz", lambda dtype: nonuniform((4, 3), 2, (2,))(dtype).gram, COMPLEX),
     Example("rays astra", rays(6, 6, 5, 9, projector="astra"), (torch.float32,)),
     Example("rays odl", rays(6, 6, 5, 9, projector="odl"), (torch.float32,)),
