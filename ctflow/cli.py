@@ -82,6 +82,12 @@ CoilMaps = Annotated[
     str | None, typer.Option(help="Of k-space: espirit (default), adaptive, none, or a file of maps.")
 ]
 Coils = Annotated[int | None, typer.Option(help="Of k-space: compress to so many virtual coils.")]
+Undersample = Annotated[
+    str | None,
+    typer.Option(
+        help="Of k-space: leave samples out; equispaced, random, magic or poisson, such as random:4."
+    ),
+]
 NoiseStd = Annotated[float | None, typer.Option(help="Of k-space, of a complex sample.")]
 Views = Annotated[int | None, typer.Option(help="Use this many of the angles, evenly spaced.")]
 
@@ -99,6 +105,7 @@ def info(
     mode: Mode = None,
     coil_maps: CoilMaps = None,
     coils: Coils = None,
+    undersample: Undersample = None,
     noise_std: NoiseStd = None,
 ) -> None:
     """Show what a measured file holds, what is assumed about it, and what is missing."""
@@ -107,7 +114,7 @@ def info(
 
     given: dict[str, Any] = {"views": views, "centre": centre, "pixel_size": pixel_size, "size": size}
     given |= {"angles_unit": angles_unit, "photons": photons, "mode": mode, "coil_maps": coil_maps}
-    given |= {"coils": coils, "noise_std": noise_std}
+    given |= {"coils": coils, "undersample": undersample, "noise_std": noise_std}
     job = load_job(None, {"files": [file], "output": "-", "solver": "fbp", **given})
     described = open_scan(file, **job.reading()).describe()
     typer.echo(json.dumps(described, indent=2) if as_json else "\n".join(_lines(described)))
@@ -148,6 +155,7 @@ def reconstruct(
     remove_stripes: RemoveStripes = None,
     coil_maps: CoilMaps = None,
     coils: Coils = None,
+    undersample: Undersample = None,
     noise_std: NoiseStd = None,
 ) -> None:
     """Reconstruct measured files, each into an HDF5 file with a PNG preview beside it."""
@@ -165,7 +173,7 @@ def reconstruct(
     }
     given |= {"pixel_size": pixel_size, "size": size, "angles_unit": angles_unit, "photons": photons}
     given |= {"mode": mode, "remove_stripes": remove_stripes, "coil_maps": coil_maps, "coils": coils}
-    job = load_job(config, {**given, "noise_std": noise_std})
+    job = load_job(config, {**given, "undersample": undersample, "noise_std": noise_std})
 
     from ctflow.pipeline.run import run
     from ctflow.progress import shown

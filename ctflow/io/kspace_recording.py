@@ -94,6 +94,8 @@ class KspaceRecording:
         The files that are read, where that is not the one that was opened.
     has_coil_maps
         Whether the file brings maps.
+    phase_axis
+        Of `matrix`, -1 or -2: which is encoded line by line, where that is known.
     trajectory
         None for Cartesian sampling, else its name.
     assumed, missing, problems
@@ -114,6 +116,7 @@ class KspaceRecording:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     files: tuple[Path, ...] = ()
     has_coil_maps: bool = False
+    phase_axis: int = -1
     trajectory: str | None = None
     assumed: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()

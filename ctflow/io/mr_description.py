@@ -41,6 +41,8 @@ def describe(scan: MRScan) -> dict[str, Any]:
         problems.append(str(error))
     if scan.pixel_size is None and recording.pixel_sides is None:
         missing.append("pixel size")
+    if scan.reading.undersample is not None:
+        assumed.append(f"samples: left out as by {scan.reading.undersample}")
     if scan.method == "none" and recording.coils > 1:
         assumed.append("coil maps: the same for all coils everywhere, which only solver rss can do without")
     return {

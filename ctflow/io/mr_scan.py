@@ -23,6 +23,7 @@ from ctflow.io.kspace_recording import KspaceRecording, KspaceSamples
 from ctflow.io.mr_description import describe
 from ctflow.io.nonuniform_samples import on_the_grid, one_trajectory
 from ctflow.io.slice_range import require_memory, slice_range
+from ctflow.io.undersampling import parse_undersampling, undersampled, undersampling_mask
 from ctflow.problem import InverseProblem
 from operators.mri.fourier import CartesianFourier, centred_fft, centred_ifft
 from operators.mri.nonuniform import NonuniformFourier
@@ -37,6 +38,7 @@ class KspaceReading:
 
     coil_maps: str | Path | None = None
     coils: int | None = None
+    undersample: str | None = None
     noise_std: float | None = None
     pixel_size: float | None = None
     size: int | None = None
@@ -75,6 +77,15 @@ def open_kspace(path: Path, recording: KspaceRecording, reading: KspaceReading, 
     if reading.size is not None and not 1 <= reading.size <= min(recording.field_of_view):
         expected = f"a number from 1 to {min(recording.field_of_view)}"
         raise ScanError(path, "size", found=reading.size, expected=expected)
+    if reading.undersample is not None:
+        if recording.volume or recording.trajectory is not None:
+            found, expected = reading.undersample, "none for volumes and trajectories"
+            raise ScanError(path, "undersample", found=found, expected=expected)
+        try:
+            parse_undersampling(reading.undersample)
+        except ValueError as error:
+            found = repr(reading.undersample)
+            raise ScanError(path, "undersample", found=found, expected=error) from error
     if reading.noise_std is not None and not (math.isfinite(reading.noise_std) and reading.noise_std > 0):
         raise ScanError(path, "noise_std", found=reading.noise_std, expected="a positive number")
     return MRScan(path, recording, reading)
@@ -236,6 +247,19 @@ class MRScan:
         """Of the problems: all of the file, or so many virtual ones."""
         return self.recording.coils if self.reading.coils is None else self.reading.coils
 
+    @cached_property
+    def _kept(self) -> Tensor | None:
+        """Which samples are not left out; None for all."""
+        recording, pattern = self.recording, self.reading.undersample
+        if pattern is None:
+            return None
+        height, width = recording.matrix
+        try:
+            return undersampling_mask(pattern, (height, width), recording.phase_axis)
+        except ValueError as error:
+            expected = f"a pattern for {height} x {width} samples"
+            raise ScanError(self.path, "undersample", found=error, expected=expected) from error
+
     def samples(self, start: int, stop: int) -> KspaceSamples:
         """Return the samples of some slices, checked, undersampled and compressed as was asked for."""
         recording, path = self.recording, self.path
@@ -247,6 +271,8 @@ class MRScan:
             # A shift of the samples would also disagree with the mask, and is the better reason.
             check_centre(path, "kspace", samples.kspace, start)
             check_mask(path, "mask", samples.kspace, samples.mask)
+        if self._kept is not None:
+            samples = undersampled(samples, self._kept)
         if self.reading.coils is not None:
             samples = compressed(samples, self.reading.coils)
         return samples

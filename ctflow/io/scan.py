@@ -44,6 +44,7 @@ def open_scan(
     mode: int | None = None,
     coil_maps: str | Path | None = None,
     coils: int | None = None,
+    undersample: str | None = None,
     noise_std: float | None = None,
 ) -> Scan | MRScan:
     """Open a measured file, or a folder of them; the format is told by the content.
@@ -80,6 +81,8 @@ def open_scan(
         same everywhere, or an HDF5 or BART file of them. What the file brings, or "espirit", unless given.
     coils
         Of k-space: compress the coils to so many virtual ones.
+    undersample
+        Of k-space: leave samples out, such as "equispaced:4"; see `ctflow.io.undersampling`.
     noise_std
         Of k-space: standard deviation of a complex sample's noise, in the file's unit.
 
@@ -96,7 +99,7 @@ def open_scan(
     if angles_unit not in (None, "degrees", "radians"):
         raise ScanError(path, "angles_unit", found=repr(angles_unit), expected="'degrees' or 'radians'")
     recording = recording_of(path, angles_unit=angles_unit, photons=photons, mode=mode)
-    of_kspace = {"coil_maps": coil_maps, "coils": coils, "noise_std": noise_std}
+    of_kspace = {"coil_maps": coil_maps, "coils": coils, "undersample": undersample, "noise_std": noise_std}
     if isinstance(recording, KspaceRecording):
         of_ct = {
             "views": views,

@@ -60,7 +60,7 @@ class Job(BaseModel):
         Of 2DeteCT, which of its three.
     remove_stripes
         Reduce rings by evening out the detector's bins.
-    coil_maps, coils, noise_std
+    coil_maps, coils, undersample, noise_std
         Of k-space; see `ctflow.io.scan.open_scan`.
     """
 
@@ -87,6 +87,7 @@ class Job(BaseModel):
     remove_stripes: bool = False
     coil_maps: str | None = None
     coils: int | None = Field(default=None, ge=1)
+    undersample: str | None = None
     noise_std: float | None = Field(default=None, gt=0)
 
     @field_validator("files", mode="before")
@@ -121,7 +122,7 @@ class Job(BaseModel):
     def reading(self) -> dict[str, Any]:
         """The keyword arguments of `open_scan` that differ from its defaults."""
         of_ct = ("views", "centre", "pixel_size", "size", "angles_unit", "photons", "mode")
-        names = (*of_ct, "coil_maps", "coils", "noise_std")
+        names = (*of_ct, "coil_maps", "coils", "undersample", "noise_std")
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         return {**given, "remove_stripes": True} if self.remove_stripes else given
 

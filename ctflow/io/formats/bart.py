@@ -82,6 +82,7 @@ def recording(path: Path) -> KspaceRecording:
         read=_Read(header, matrix),
         image_shape=(height, width),
         field_of_view=(height, width),
+        phase_axis=-2,
         files=(header, header.with_suffix(".cfl")),
         assumed=("mask: what is zero in all coils was not sampled",),
         missing=("noise scan",),

@@ -158,6 +158,7 @@ def recording(path: Path) -> KspaceRecording:
         slice_distance=sides[2] / recon[2] if volume and sides is not None and sides[2] > 0 else None,
         noise=None if whitening is None else "after whitening by the noise scan",
         metadata=_metadata(header, frames),
+        phase_axis=-2,
         assumed=tuple(assumed),
         missing=tuple(missing),
         problems=tuple(problems),

@@ -185,6 +185,32 @@ def test_what_finished_images_show(tmp_path: Path) -> None:
         opened(path, size=31)
 
 
+def test_undersampling(tmp_path: Path) -> None:
+    path = tmp_path / "scan.h5"
+    kspace = to_kspace(head_image(96, 96)[:, None] * smooth_maps(COILS, 96, 96))
+    write_kspace_scan(path, kspace, np.ones(96), noise_std=STD)
+    for pattern, calibrated in (
+        ("equispaced:2", True),
+        ("magic:2", True),
+        ("random:2", True),
+        ("poisson:3", True),
+    ):
+        scan = opened(path, undersample=pattern)
+        described = scan.describe()
+        assert described["acceleration"] == pytest.approx(float(pattern[-1]), rel=0.25), pattern
+        assert (min(described["calibration"]) >= 12) is calibrated
+        assert f"samples: left out as by {pattern}" in described["assumed"]
+        problem = scan[0]
+        kept = problem.operator.mask.expand(96, 96)
+        assert torch.equal(problem.measurement != 0, (torch.from_numpy(kspace[0]) != 0) & kept)
+    write_cfl(tmp_path / "ksp", kspace[0][:, None])
+    mask = opened(tmp_path / "ksp", undersample="equispaced:2", coil_maps="none")[0].operator.mask
+    assert bool((mask == mask[:, :1]).all())  # BART's phase encoding is its axis 1, our rows
+    for wrong in ("equispaced", "often:4", "random:0.5", "random:x"):
+        with pytest.raises(ScanError, match=f"undersample: expected one of equispaced, .*, found '{wrong}'"):
+            opened(path, undersample=wrong)
+
+
 def test_noise_of_ones_own(path: Path) -> None:
     problem = opened(path, noise_std=0.5)[0]
     assert float(problem.precision().max()) == pytest.approx(2 / 0.25)
