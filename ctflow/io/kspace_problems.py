@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ctflow.io.kspace_recording import KspaceSamples
 from ctflow.problem import InverseProblem
-from operators.mri.coils import compress_coils
+from operators.mri.coils import coil_compression
 from operators.mri.fourier import CartesianFourier
 from operators.mri.nonuniform import NonuniformFourier
 from operators.noise import ComplexGaussianNoise
@@ -67,21 +67,20 @@ def batched(problems: Sequence[InverseProblem]) -> InverseProblem:
 
 
 def compressed(samples: KspaceSamples, coils: int) -> KspaceSamples:
-    """Return samples of virtual coils, by a unitary matrix for each slice: white noise stays as it is."""
-    kspace, calibration = [], []
-    for k, one in enumerate(samples.kspace):
-        if samples.calibration is None:
-            kspace.append(compress_coils(one, coils))
-        else:  # side by side, so that one matrix serves both
-            both = compress_coils(torch.cat((one, samples.calibration[k]), -1), coils)
-            kspace.append(both[..., : one.shape[-1]])
-            calibration.append(both[..., one.shape[-1] :])
-    white = samples.std is None or torch.as_tensor(samples.std).numel() == 1
+    """Return samples of virtual coils, each slice with its own; unitary: white noise stays as it is."""
+    dense = samples.kspace if samples.calibration is None else samples.calibration
+    dimensions = dense.ndim - 2
+    compression = coil_compression(dense, coils, dimensions=dimensions)
+    std = samples.std
+    if isinstance(std, Tensor) and std.numel() > 1:  # of each coil; that of their sums is known
+        variances = std.square().expand(1, samples.kspace.shape[1], *(1,) * dimensions).flatten(1)
+        mixed = (compression.matrices.abs().square() @ variances.squeeze(0)).sqrt()
+        std = mixed.reshape(*mixed.shape, *(1,) * dimensions)
     return replace(
         samples,
-        kspace=torch.stack(kspace),
-        std=samples.std if white else None,
-        calibration=torch.stack(calibration) if calibration else None,
+        kspace=compression.of_kspace(samples.kspace),
+        std=std,
+        calibration=None if samples.calibration is None else compression.of_kspace(samples.calibration),
         coil_maps=None,
         whitening=None,
     )

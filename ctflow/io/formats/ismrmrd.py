@@ -38,7 +38,7 @@ from ctflow.io.ismrmrd_header import Encoding, Header, parse_header
 from ctflow.io.kspace_grid import crop_readout
 from ctflow.io.kspace_recording import KspaceRecording, KspaceSamples
 from ctflow.io.spokes import TRAJECTORIES, ReadSpokes, factors_of
-from operators.mri.coils import noise_covariance
+from operators.mri.coils import noise_covariance, whitening_matrix
 
 
 @dataclass(frozen=True)
@@ -262,13 +262,12 @@ def _whitening(
         found = f"{samples.shape[-1]} samples"
         expected = f"at least {2 * channels} for {channels} channels"
         raise ScanError(noise.path, "noise scan", found=found, expected=expected)
-    psi = noise_covariance(samples).to(torch.complex128) * (ratio / header.noise_bandwidth)
-    factor, trouble = torch.linalg.cholesky_ex(psi)
-    if int(trouble):
-        found = "a channel without noise, or two that are the same"
-        raise ScanError(noise.path, "noise scan", found=found, expected="noise of independent channels")
-    unit = torch.eye(channels, dtype=psi.dtype)
-    return torch.linalg.solve_triangular(factor, unit, upper=False).to(torch.complex64)
+    try:
+        psi = noise_covariance(samples, dwell_ratio=ratio, bandwidth=header.noise_bandwidth)
+        return whitening_matrix(psi)
+    except ValueError as error:
+        expected = "noise of independent channels"
+        raise ScanError(noise.path, "noise scan", found=error, expected=expected) from error
 
 
 def _of_frame(acquisitions: Acquisitions, frame: NDArray[np.int32]) -> Acquisitions:

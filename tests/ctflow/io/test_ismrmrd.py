@@ -279,7 +279,7 @@ def changed(name: str, value: Any, which: int = 5) -> Callable[[list[Acquisition
         ),
         (
             lambda acquisitions: acquisitions.append(Acquisition(np.ones((4, 70)), (19,))),
-            "noise scan: expected noise of independent channels, found a channel without noise",
+            "noise scan: expected noise of independent channels, found covariance: expected a positive",
         ),
     ],
 )

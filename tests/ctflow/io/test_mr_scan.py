@@ -145,6 +145,10 @@ def test_fewer_coils(path: Path) -> None:
     assert float(energy) == pytest.approx(1)
     whole = opened(path)[0:2].measurement.abs().square().sum()
     assert float(problem.measurement.abs().square().sum() / whole) > 0.95
+    per_coil = write(path.with_name("other.h5"), noise_std=(STD, 2 * STD, STD, STD, STD))
+    std = opened(per_coil, coils=3)[0].noise.std  # type: ignore[union-attr]
+    assert std.shape == (3, 1, 1)
+    assert STD < float(std.min()) < float(std.max()) < 2 * STD
     for coils in (0, 6):
         with pytest.raises(ScanError, match=f"coils: expected a number from 1 to 5, found {coils}"):
             opened(path, coils=coils)
