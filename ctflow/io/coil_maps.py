@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -14,11 +13,11 @@ from ctflow.io.cfl import cfl_header, map_cfl
 from ctflow.io.complex_fields import check_finite_complex, complex_dataset, is_complex, read_complex
 from ctflow.io.errors import ScanError
 from ctflow.io.fields import opened
+from operators.mri.adaptive import adaptive_maps, calibration_images
 from operators.mri.calibration import calibration_region
 from operators.mri.espirit import espirit
 
 METHODS = ("espirit", "adaptive", "none")
-_ESTIMATES: dict[str, Callable[..., Tensor]] = {"espirit": espirit}
 _CALIBRATION, _FEWEST = 24, 12
 _NAMES = ("coil_maps", "sensitivities", "maps", "csm", "dataset/csm")
 
@@ -52,11 +51,20 @@ def estimated_maps(path: Path, kspace: Tensor, mask: Tensor, method: str, first:
             hint = "pass maps as coil_maps=PATH"
             raise ScanError(path, "calibration region", found=found, expected=expected, hint=hint)
         try:
-            maps.append(_ESTIMATES[method](samples, calibration=_CALIBRATION, dimensions=len(matrix)))
+            maps.append(_estimated(samples, method))
         except ValueError as error:
             expected = f"k-space that {method} finds coil maps in"
             raise ScanError(path, f"slice {first + k}", found=error, expected=expected) from error
     return torch.stack(maps)
+
+
+def _estimated(samples: Tensor, method: str) -> Tensor:
+    """Maps (coils, *matrix) of one slice's k-space."""
+    dimensions = samples.ndim - 1
+    if method == "espirit":
+        return espirit(samples, calibration=_CALIBRATION, dimensions=dimensions)
+    low = calibration_images(samples, calibration=_CALIBRATION, dimensions=dimensions)
+    return adaptive_maps(low, dimensions=dimensions)
 
 
 def read_maps(source: Path, start: int, stop: int, coils: int, matrix: tuple[int, ...]) -> Tensor:
