@@ -68,7 +68,7 @@ def demo(
     simulated = simulate_preset("sparse-view", [_SEED], **changes)
     title = f"{VIEWS} views, {PHOTONS:.0f} photons a bin"
     say(f"{title}, {size} x {size} pixels")
-    solvers = {"FBP": FBP(), "TV": TV(), "FLOWER": Flower(steps=steps)}
+    solvers: dict[str, Solver] = {"FBP": FBP(), "TV": TV(), "FLOWER": Flower(steps=steps)}
     images, scores = _compared(
         simulated.problem, simulated.truth, solvers, prior or _bundled("ct-small"), say
     )
@@ -104,7 +104,7 @@ def demo_mri(
     simulated = simulate_mr_preset(MR_PRESET, [_SEED], size=size, calibration=calibration)
     title = f"{settings.coils} coils, {settings.acceleration:g}-fold undersampling"
     say(f"{title}, {size} x {size} pixels")
-    solvers = {
+    solvers: dict[str, Solver] = {
         # One step of conjugate gradients is the zero-filled image times a number.
         "zero-filled": CGLS(iterations=1),
         "CG-SENSE": CGLS(iterations=30, discrepancy=1.0),

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from ctflow.presets import standard_settings
 from ctflow.problem import InverseProblem
 from ctflow.receive_coils import birdcage_maps
 from operators.mri.fourier import CartesianFourier, centred_fft, centred_ifft
@@ -118,13 +119,7 @@ def mr_settings(preset: str, **changes: Any) -> KspaceSettings:
 
     A changed size alone keeps the field of view.
     """
-    if preset not in MR_PRESETS:
-        raise ValueError(f"no preset {preset!r}; known: {', '.join(MR_PRESETS)}")
-    standard = MR_PRESETS[preset]
-    known = standard.__dataclass_fields__
-    for name in changes:
-        if name not in known:
-            raise ValueError(f"{preset}: no setting {name!r}; known: {', '.join(known)}")
+    standard = standard_settings(MR_PRESETS, preset, changes)
     if "size" in changes and "pixel_size" not in changes:
         changes = {**changes, "pixel_size": standard.pixel_size * standard.size / changes["size"]}
     return replace(standard, **changes)
