@@ -99,9 +99,8 @@ def demo_mri(
         As for `demo`.
     """
     say = say or (lambda line: None)
-    calibration = max(2, mr_settings(MR_PRESET).calibration * size // mr_settings(MR_PRESET).size)
-    settings = mr_settings(MR_PRESET, size=size, calibration=calibration)
-    simulated = simulate_mr_preset(MR_PRESET, [_SEED], size=size, calibration=calibration)
+    settings = mr_settings(MR_PRESET, size=size)
+    simulated = simulate_mr_preset(MR_PRESET, [_SEED], size=size)
     title = f"{settings.coils} coils, {settings.acceleration:g}-fold undersampling"
     say(f"{title}, {size} x {size} pixels")
     solvers: dict[str, Solver] = {

@@ -101,7 +101,17 @@ class KspaceSettings:
         return birdcage_maps(self.coils, (self.size, self.size)) if self.coils > 1 else None
 
     def mask(self) -> Tensor | None:
-        """Where k-space is sampled: shape (size,) or (size, size)."""
+        """Where k-space is sampled: shape (size,) or (size, size).
+
+        ValueError where the calibration region alone is more than the acceleration leaves.
+        """
+        axes = 2 if self.sampling == "poisson" else 1
+        left = (self.size**axes / self.acceleration) ** (1 / axes)
+        if self.sampling != "full" and not self.calibration < left:
+            raise ValueError(
+                f"calibration: expected less than {left:.4g} of {self.size} for {self.acceleration:g}-fold "
+                f"{self.sampling} sampling, found {self.calibration}"
+            )
         return _MASKS[self.sampling](self)
 
 
@@ -117,11 +127,13 @@ MR_PRESETS: dict[str, KspaceSettings] = {
 def mr_settings(preset: str, **changes: Any) -> KspaceSettings:
     """A preset with some of its settings changed; ValueError for an unknown preset or setting.
 
-    A changed size alone keeps the field of view.
+    A changed size alone keeps the field of view, and the calibration region's part of k-space.
     """
     standard = standard_settings(MR_PRESETS, preset, changes)
-    if "size" in changes and "pixel_size" not in changes:
-        changes = {**changes, "pixel_size": standard.pixel_size * standard.size / changes["size"]}
+    if set(changes) & {"size", "pixel_size", "calibration"} == {"size"}:
+        finer = changes["size"] / standard.size
+        calibration = round(standard.calibration * finer)
+        changes = {**changes, "pixel_size": standard.pixel_size / finer, "calibration": calibration}
     return replace(standard, **changes)
 
 
