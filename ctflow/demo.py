@@ -68,7 +68,7 @@ def demo(
     simulated = simulate_preset("sparse-view", [_SEED], **changes)
     title = f"{VIEWS} views, {PHOTONS:.0f} photons a bin"
     say(f"{title}, {size} x {size} pixels")
-    solvers = {"FBP": FBP(), "TV": TV(), "FLOWER": Flower(steps=steps)}
+    solvers: dict[str, Solver] = {"FBP": FBP(), "TV": TV(), "FLOWER": Flower(steps=steps)}
     images, scores = _compared(
         simulated.problem, simulated.truth, solvers, prior or _bundled("ct-small"), say
     )
@@ -99,12 +99,11 @@ def demo_mri(
         As for `demo`.
     """
     say = say or (lambda line: None)
-    calibration = max(2, mr_settings(MR_PRESET).calibration * size // mr_settings(MR_PRESET).size)
-    settings = mr_settings(MR_PRESET, size=size, calibration=calibration)
-    simulated = simulate_mr_preset(MR_PRESET, [_SEED], size=size, calibration=calibration)
+    settings = mr_settings(MR_PRESET, size=size)
+    simulated = simulate_mr_preset(MR_PRESET, [_SEED], size=size)
     title = f"{settings.coils} coils, {settings.acceleration:g}-fold undersampling"
     say(f"{title}, {size} x {size} pixels")
-    solvers = {
+    solvers: dict[str, Solver] = {
         # One step of conjugate gradients is the zero-filled image times a number.
         "zero-filled": CGLS(iterations=1),
         "CG-SENSE": CGLS(iterations=30, discrepancy=1.0),

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from ctflow.presets import standard_settings
 from ctflow.problem import InverseProblem
 from ctflow.receive_coils import birdcage_maps
 from operators.mri.fourier import CartesianFourier, centred_fft, centred_ifft
@@ -100,7 +101,17 @@ class KspaceSettings:
         return birdcage_maps(self.coils, (self.size, self.size)) if self.coils > 1 else None
 
     def mask(self) -> Tensor | None:
-        """Where k-space is sampled: shape (size,) or (size, size)."""
+        """Where k-space is sampled: shape (size,) or (size, size).
+
+        ValueError where the calibration region alone is more than the acceleration leaves.
+        """
+        axes = 2 if self.sampling == "poisson" else 1
+        left = (self.size**axes / self.acceleration) ** (1 / axes)
+        if self.sampling != "full" and not self.calibration < left:
+            raise ValueError(
+                f"calibration: expected less than {left:.4g} of {self.size} for {self.acceleration:g}-fold "
+                f"{self.sampling} sampling, found {self.calibration}"
+            )
         return _MASKS[self.sampling](self)
 
 
@@ -116,17 +127,13 @@ MR_PRESETS: dict[str, KspaceSettings] = {
 def mr_settings(preset: str, **changes: Any) -> KspaceSettings:
     """A preset with some of its settings changed; ValueError for an unknown preset or setting.
 
-    A changed size alone keeps the field of view.
+    A changed size alone keeps the field of view, and the calibration region's part of k-space.
     """
-    if preset not in MR_PRESETS:
-        raise ValueError(f"no preset {preset!r}; known: {', '.join(MR_PRESETS)}")
-    standard = MR_PRESETS[preset]
-    known = standard.__dataclass_fields__
-    for name in changes:
-        if name not in known:
-            raise ValueError(f"{preset}: no setting {name!r}; known: {', '.join(known)}")
-    if "size" in changes and "pixel_size" not in changes:
-        changes = {**changes, "pixel_size": standard.pixel_size * standard.size / changes["size"]}
+    standard = standard_settings(MR_PRESETS, preset, changes)
+    if set(changes) & {"size", "pixel_size", "calibration"} == {"size"}:
+        finer = changes["size"] / standard.size
+        calibration = round(standard.calibration * finer)
+        changes = {**changes, "pixel_size": standard.pixel_size / finer, "calibration": calibration}
     return replace(standard, **changes)
 
 

@@ -94,7 +94,7 @@ def test_presets_sample_what_they_say(preset: str) -> None:
 
 
 def test_a_preset_gives_a_problem_that_can_be_solved() -> None:
-    small = {"size": 48, "calibration": 8, "coils": 4}
+    small = {"size": 48, "coils": 4}
     scan = simulate_mr_preset("mri-equispaced-4x", [5, 6], **small)
     assert scan.kspace.shape == (2, 4, 48, 48)
     assert scan.truth.shape == (2, 48, 48)
@@ -105,7 +105,7 @@ def test_a_preset_gives_a_problem_that_can_be_solved() -> None:
     assert full.mask is None
     error = (full.problem.initial() - full.truth).abs().square().mean().sqrt()
     assert float(error) < 0.1 * float(full.truth.abs().max())
-    alone = simulate_mr_preset("mri-single-coil-4x", [5], size=48, calibration=8)
+    alone = simulate_mr_preset("mri-single-coil-4x", [5], size=48)
     assert alone.coil_maps is None
     assert alone.kspace.shape == (1, 48, 48)
 
@@ -117,6 +117,8 @@ def test_errors_name_what_is_wrong() -> None:
         simulate_kspace(image(9, 9), birdcage_maps(2, (8, 8)), None, 0.1, generator())
     with pytest.raises(ValueError, match="no preset 'mri'; known: mri-equispaced-4x"):
         mr_settings("mri")
+    with pytest.raises(ValueError, match="calibration: expected less than 16 of 64 for 4-fold equispaced"):
+        mr_settings("mri-equispaced-4x", size=64, calibration=24).mask()
     with pytest.raises(ValueError, match="mri-equispaced-4x: no setting 'views'; known: size"):
         mr_settings("mri-equispaced-4x", views=3)
     with pytest.raises(ValueError, match="coils: expected at least 1, found 0"):
