@@ -111,14 +111,14 @@ def patches(data: Tensor, kernel: Sequence[int]) -> Tensor:
     return data.flatten(coils + dimensions).flatten(coils, -2)
 
 
-def check_kspace(kspace: Tensor, dimensions: int) -> None:
-    """ValueError unless k-space is complex, shape (*batch, coils, *shape)."""
+def check_kspace(kspace: Tensor, dimensions: int, name: str = "kspace") -> None:
+    """ValueError unless k-space, or coil images, are complex, shape (*batch, coils, *shape)."""
     if not isinstance(kspace, Tensor) or not kspace.is_complex():
         found = kspace.dtype if isinstance(kspace, Tensor) else type(kspace).__name__
-        raise ValueError(f"kspace: expected a complex torch.Tensor, found {found}")
+        raise ValueError(f"{name}: expected a complex torch.Tensor, found {found}")
     if kspace.ndim < dimensions + 1:
         raise ValueError(
-            f"kspace: expected coils and {dimensions} axes of k-space, found shape {tuple(kspace.shape)}"
+            f"{name}: expected coils and {dimensions} axes after them, found shape {tuple(kspace.shape)}"
         )
 
 

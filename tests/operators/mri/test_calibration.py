@@ -83,7 +83,7 @@ def test_what_has_no_centre_is_refused() -> None:
         ValueError, match=r"expected a measured centre, at \(4, 5\) of \(8, 10\), found zeros"
     ):
         calibration_region(sampled((8, 10), (slice(None), slice(0, 3))))
-    with pytest.raises(ValueError, match=r"coils and 2 axes of k-space, found shape \(8, 8\)"):
+    with pytest.raises(ValueError, match=r"coils and 2 axes after them, found shape \(8, 8\)"):
         calibration_region(torch.zeros(8, 8, dtype=torch.complex64))
     with pytest.raises(ValueError, match=r"at_most: expected one size or 2, at least 1, found \(1, 2, 3\)"):
         calibration_region(sampled((8, 8), (slice(None),)), (1, 2, 3))
