@@ -35,11 +35,30 @@ from operators.ct.rebinning import single_slice_rebinning
 from operators.ct.rotation_centre import find_rotation_centre
 from operators.ct.sharpest_centre import find_sharpest_centre
 from operators.linear import Diagonal, Identity, LinearOperator, Matrix
+from operators.mri import (
+    CoilCompression,
+    adaptive_combine,
+    adaptive_maps,
+    calibration_images,
+    calibration_region,
+    coil_compression,
+    compress_coils,
+    espirit,
+    g_factor,
+    grappa,
+    mix_coils,
+    noise_covariance,
+    prewhiten,
+    pseudo_replica_g_factor,
+    pseudo_replica_std,
+    whitening_matrix,
+)
 from operators.noise import ComplexGaussianNoise, GaussianNoise, PoissonTransmission
 from operators.noise_level import estimate_photons, estimate_std
 from operators.normal_equations import Solution, conjugate_gradients
 
 __all__ = [
+    "CoilCompression",
     "ComplexGaussianNoise",
     "ConeBeam",
     "Detector",
@@ -56,8 +75,15 @@ __all__ = [
     "PoissonTransmission",
     "RayTransform",
     "Solution",
+    "adaptive_combine",
+    "adaptive_maps",
     "beam_from_air",
+    "calibration_images",
+    "calibration_region",
+    "coil_compression",
+    "compress_coils",
     "conjugate_gradients",
+    "espirit",
     "estimate_gain",
     "estimate_photons",
     "estimate_std",
@@ -70,15 +96,23 @@ __all__ = [
     "find_sharpest_centre",
     "flat_field",
     "frames_over_time",
+    "g_factor",
+    "grappa",
     "line_integrals",
     "linearise",
+    "mix_coils",
+    "noise_covariance",
     "normalise_beam",
     "open_beam_counts",
     "polychromatic",
+    "prewhiten",
+    "pseudo_replica_g_factor",
+    "pseudo_replica_std",
     "remove_stripes",
     "remove_stripes_wavelet",
     "repair_bins",
     "single_slice_rebinning",
     "truncated",
     "water_linearisation",
+    "whitening_matrix",
 ]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from operators.mri.calibration import calibration_data, calibration_region, check_kspace, per_axis
+from operators.mri.calibration import calibration_data, calibration_region, check_kspace, last_axes, per_axis
 from operators.mri.eigenvectors import principal_eigenvectors
 from operators.mri.fourier import centred_ifft
 from operators.mri.phase_reference import principal_coil, rotate_to
@@ -91,7 +91,7 @@ def calibration_images(kspace: Tensor, *, calibration: int = 24, dimensions: int
         )
         data = data * window[1:-1].reshape(-1, *(1,) * (-axis - 1))
     centre = torch.zeros_like(kspace)
-    centre[(..., *region)] = data
+    centre[last_axes(region)] = data
     return centred_ifft(centre, dimensions)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import EllipsisType
 
 from torch import Tensor
 
@@ -41,7 +42,7 @@ def calibration_region(
     window = tuple(
         slice(max(n // 2 - limit, 0), n // 2 + limit + 1) for n, limit in zip(shape, limits, strict=True)
     )
-    heard = (kspace[(..., *window)] != 0).any(-dimensions - 1)
+    heard = (kspace[last_axes(window)] != 0).any(-dimensions - 1)
     heard = heard.reshape(-1, *heard.shape[-dimensions:])
     heard = heard[heard.flatten(1).any(1)]
     sampled = heard.all(0).cpu()
@@ -90,7 +91,7 @@ def calibration_data(
         raise ValueError(
             f"kspace: expected a fully sampled centre of at least the kernel's {tuple(kernel)}, found {sizes}"
         )
-    data = kspace[(..., *region)]
+    data = kspace[last_axes(region)]
     if not bool(data.isfinite().all()):
         raise ValueError("kspace: expected finite values, found others")
     return data
@@ -109,6 +110,11 @@ def patches(data: Tensor, kernel: Sequence[int]) -> Tensor:
     coils = data.ndim - 2 * dimensions - 1
     data = data.movedim(coils, coils + dimensions)
     return data.flatten(coils + dimensions).flatten(coils, -2)
+
+
+def last_axes(region: tuple[slice, ...]) -> tuple[EllipsisType | slice, ...]:
+    """The index of a region of the last axes."""
+    return (..., *region)
 
 
 def check_kspace(kspace: Tensor, dimensions: int, name: str = "kspace") -> None:

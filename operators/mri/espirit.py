@@ -41,7 +41,8 @@ def espirit(
     threshold
         Which directions of the calibration matrix count as signal, as singular values over the largest. The
         weight rises from 0 at half the threshold to 3/4 at the threshold and to 1 far above; it is 0 also
-        for what is within the noise, as the smaller half of the singular values tells it.
+        for what is within the noise, as the smaller half of the singular values tells it where the centre is
+        large enough.
     crop
         Maps are zero where the eigenvalue is not above this; 0 leaves them everywhere.
     maps
@@ -100,7 +101,8 @@ def _coarse_matrices(data: Tensor, kernel: tuple[int, ...], threshold: float) ->
     rows = patches(data, kernel)
     rows = rows / torch.linalg.vector_norm(rows).clamp_min(torch.finfo(rows.dtype).tiny)
     powers, directions = torch.linalg.eigh(rows.mH @ rows)
-    weights = _weights(powers, min(rows.shape), threshold)
+    # Twice the size of a kernel is more than objects that fill the field of view were found to take.
+    weights = _weights(powers, min(rows.shape), 2 * math.prod(kernel), threshold)
     kept = weights > 0
     kept[-1] = True  # of nothing, a direction without weight
     kernels = (directions * weights.sqrt())[:, kept].mH
@@ -112,14 +114,19 @@ def _coarse_matrices(data: Tensor, kernel: tuple[int, ...], threshold: float) ->
     return matrices.reshape(len(data), len(data), *grid)
 
 
-def _weights(powers: Tensor, rank: int, threshold: float) -> Tensor:
-    """How much of each direction is signal, for squared singular values in ascending order."""
+def _weights(powers: Tensor, rank: int, signal: int, threshold: float) -> Tensor:
+    """How much of each direction is signal, of which there are `signal` at most.
+
+    `powers` are squared singular values in ascending order, of which `rank` may differ from zero.
+    """
     powers = powers.clamp_min(0)
-    possible = powers[len(powers) - rank :]
-    # The spectrum of white noise ends at (1 + sqrt(ratio))^2 times its mean, four for a square matrix
-    # (Marchenko and Pastur, Math. USSR Sb. 1 (1967)).
-    noise = 4 * possible[: rank // 2].mean()
-    least = torch.maximum(noise, (threshold / 2) ** 2 * powers[-1])
+    least = (threshold / 2) ** 2 * powers[-1]
+    alone = min(rank // 2, rank - signal)
+    if alone > 0:
+        # In the spectrum of a nearly square matrix of white noise the smaller half has a quarter of the mean
+        # (Marchenko and Pastur, Math. USSR Sb. 1 (1967)); what exceeds the mean is signal, as Wiener has it.
+        noise = 4 * powers[len(powers) - rank :][:alone].mean()
+        least = torch.maximum(least, noise)
     return ((powers - least) / torch.where(powers > 0, powers, 1)).clamp_min(0)
 
 

@@ -117,6 +117,17 @@ def test_noise_is_no_direction() -> None:
     assert float(agreement.mean()) > 0.99
 
 
+@pytest.mark.parametrize(("calibration", "mean"), [(12, 0.999), ((24, 10), 0.999), ((24, 15), 0.9995)])
+def test_small_centres(calibration: int | tuple[int, int], mean: float) -> None:
+    """Where signal takes most of the directions, none of it counts as noise."""
+    shape = (64, 56)
+    truth, image = coil_maps(8, shape), ellipses(shape)
+    found = espirit(coil_kspace(image, truth, std=0.01), calibration=calibration)
+    agreement = alignment(found, truth)[image.abs() > 0.1]
+    assert float(agreement.mean()) > mean
+    assert float(agreement.min()) > 0.99
+
+
 def test_what_cannot_be_calibrated_is_refused() -> None:
     kspace = coil_kspace(ellipses((32, 32)), coil_maps(3, (32, 32)))
     with pytest.raises(ValueError, match=r"expected a complex torch.Tensor, found torch\.float64"):
