@@ -13,6 +13,7 @@ from torch import Tensor
 
 from operators.mri.products import as_array
 
+_WORK_A_THREAD = 2**14  # samples or pixels; fewer are not worth waking one
 _PLANS = 8  # kept for each operator
 _IMAGES = 64  # transformed at once
 # What FINUFFT can do on a grid of 1.25 times the size; better needs 2, at up to five times the cost.
@@ -71,7 +72,8 @@ class FinufftSums:
         return result.mul_(self._scale)
 
     def _plan(self, kind: int, dtype: torch.dtype, count: int) -> Any:
-        device, threads = self._phases.device, torch.get_num_threads()
+        device, work = self._phases.device, count * max(len(self._phases), math.prod(self.image_shape))
+        threads = min(torch.get_num_threads(), max(work // _WORK_A_THREAD, 1))
         stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else None
         key = (kind, dtype, count, threads, threading.get_ident(), stream)
         with self._lock:

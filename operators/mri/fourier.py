@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from operators.linear import LinearOperator, uniform_within
 from operators.mri.broadcasting import broadcast_batch, check_coil_maps, check_mask, with_axes
-from operators.mri.products import blocks, combine, expand, weigh
+from operators.mri.products import blocks, combining, expanding, weighing
 from operators.normal_equations import Solution, conjugate_gradients
 
 _COMPLEX = (torch.complex64, torch.complex128)
@@ -192,19 +192,20 @@ class CartesianFourier(LinearOperator):
         maps, spectrum = self._factors(x.dtype)
         images = self._images(x)
         y = x.new_empty((*images.shape[:2], maps.shape[1], *self.domain_shape))
+        expand, weigh = expanding(images, maps, self.dimensions), self._weighing(spectrum)
         for block in blocks(y.shape[:3], self.domain_shape, y):
-            z = self._transform(expand(images, maps, block, self.dimensions))
-            weigh(z, spectrum, y, block, self.dimensions)
+            weigh(self._transform(expand(block)), y, block)
         return y.reshape(x.shape[: x.ndim - len(self.domain_shape)] + self.range_shape)
 
     def _adjoint(self, y: Tensor) -> Tensor:
         maps, spectrum = self._factors(y.dtype)
         kspace = y.reshape(-1, math.prod(self.batch_shape), maps.shape[1], *self.domain_shape).contiguous()
         images = y.new_zeros((*kspace.shape[:2], *self.domain_shape))
+        weigh = self._weighing(spectrum, conjugate=True)
+        combine = combining(maps, images, self.dimensions)
         for block in blocks(kspace.shape[:3], self.domain_shape, y):
-            z = y.new_empty((*block.size, *self.domain_shape))
-            weigh(kspace, spectrum, z, block, self.dimensions, conjugate=True)
-            combine(self._transform(z, inverse=True), maps, images, block, self.dimensions)
+            z = weigh(kspace, y.new_empty((*block.size, *self.domain_shape)), block)
+            combine(self._transform(z, inverse=True), block)
         return images.reshape(y.shape[: y.ndim - len(self.range_shape)] + self.domain_shape)
 
     def _normal(self, x: Tensor, weights: Tensor) -> Tensor:
@@ -212,11 +213,16 @@ class CartesianFourier(LinearOperator):
         maps, _ = self._factors(x.dtype)
         images = self._images(x)
         result = torch.zeros_like(images)
+        expand, weigh = expanding(images, maps, self.dimensions), self._weighing(weights)
+        combine = combining(maps, result, self.dimensions)
         for block in blocks((*images.shape[:2], maps.shape[1]), self.domain_shape, x):
-            z = self._transform(expand(images, maps, block, self.dimensions))
-            weigh(z, weights, z, block, self.dimensions)
-            combine(self._transform(z, inverse=True), maps, result, block, self.dimensions)
+            z = self._transform(expand(block))
+            combine(self._transform(weigh(z, z, block), inverse=True), block)
         return result.reshape(x.shape)
+
+    def _weighing(self, spectrum: Tensor, *, conjugate: bool = False) -> Callable[..., Tensor]:
+        frames = self.domain_shape[: len(self.domain_shape) - self.dimensions]
+        return weighing(spectrum, frames, conjugate=conjugate)
 
     def _images(self, x: Tensor) -> Tensor:
         """Images as (outer, inner, *image_shape), contiguous."""

@@ -1,7 +1,7 @@
 """The inner loops of gridding on the CPU: interpolation of an oversampled spectrum, and its exact transpose.
 
 Spectra of a few images are interleaved: ``packed[row, column, lane]``, flat, where a lane is a real or an
-imaginary part of one image, so that one weight serves a whole register. The last `width` rows and columns
+imaginary part of one image, so that one weight serves a whole register. The last `WIDTH` rows and columns
 repeat the first ones, so that no sample needs to wrap around.
 """
 
@@ -12,6 +12,7 @@ from typing import Any
 from numba import njit
 
 from operators.ct.projectors.lanes import load, multiply_add, store, zeros
+from operators.mri.kaiser_bessel import WIDTH
 
 # "contract" lets the compiler fuse a product into a sum; it may not reorder sums.
 _compiled: Any = njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})
@@ -55,7 +56,7 @@ def cut(grid: Any, apodisation: Any, image: Any, first: int, last: int) -> None:
 
 
 @_compiled
-def pack(grids: Any, packed: Any, halo: int, first: int, last: int) -> None:
+def pack(grids: Any, packed: Any, first: int, last: int) -> None:
     """Interleave a tuple of grids (rows, columns), with the halo, into rows [first, last) of packed."""
     rows, columns = grids[0].shape
     for row in range(first, last):
@@ -64,12 +65,12 @@ def pack(grids: Any, packed: Any, halo: int, first: int, last: int) -> None:
             given = grids[n][row % rows]
             for i in range(columns):
                 out[i, n] = given[i]
-            for i in range(halo):
+            for i in range(WIDTH):
                 out[columns + i, n] = given[i]
 
 
 @_compiled
-def unpack(packed: Any, grids: Any, halo: int, first: int, last: int) -> None:
+def unpack(packed: Any, grids: Any, first: int, last: int) -> None:
     """The transpose of `pack`, for the rows [first, last) of the grids."""
     rows, columns = grids[0].shape
     for row in range(first, last):
@@ -77,12 +78,12 @@ def unpack(packed: Any, grids: Any, halo: int, first: int, last: int) -> None:
             out = grids[n][row]
             for i in range(columns):
                 out[i] = packed[row, i, n]
-            for i in range(halo):
+            for i in range(WIDTH):
                 out[i] += packed[row, columns + i, n]
-            if row < halo:
+            if row < WIDTH:
                 for i in range(columns):
                     out[i] += packed[rows + row, i, n]
-                for i in range(halo):
+                for i in range(WIDTH):
                     out[i] += packed[rows + row, columns + i, n]
 
 
@@ -93,17 +94,16 @@ def interpolate(
     """Sum up the packed spectra around the samples [begin, end).
 
     packed: flat, `stride` numbers a row; corners (samples, 2): first row and column of each; weights
-    (samples, 2, width) along rows and columns; samples: flat, lanes innermost; count: a tuple of `lanes`
+    (samples, 2, WIDTH) along rows and columns; samples: flat, lanes innermost; count: a tuple of `lanes`
     entries.
     """
     lanes = len(count)
-    width = weights.shape[2]
     for m in range(begin, end):
         start = corners[m, 0] * stride + corners[m, 1] * lanes
         total = zeros(packed, count)
-        for a in range(width):
+        for a in range(WIDTH):
             line = zeros(packed, count)
-            for b in range(width):
+            for b in range(WIDTH):
                 line = multiply_add(
                     line, weights[m, 1, b], load(packed, start + a * stride + b * lanes, count)
                 )
@@ -126,14 +126,13 @@ def spread(
 ) -> None:
     """The transpose of `interpolate`: add the samples [begin, end) to the packed rows [top, bottom)."""
     lanes = len(count)
-    width = weights.shape[2]
     for m in range(begin, end):
         row = corners[m, 0]
         value = load(samples, m * lanes, count)
-        for a in range(max(top - row, 0), min(bottom - row, width)):
+        for a in range(max(top - row, 0), min(bottom - row, WIDTH)):
             line = multiply_add(zeros(packed, count), weights[m, 0, a], value)
             start = (row + a) * stride + corners[m, 1] * lanes
-            for b in range(width):
+            for b in range(WIDTH):
                 place = start + b * lanes
                 store(packed, place, multiply_add(load(packed, place, count), weights[m, 1, b], line))
 

@@ -14,7 +14,7 @@ from operators.mri.broadcasting import check_coil_maps
 from operators.mri.finufft_sums import FinufftSums
 from operators.mri.frequencies import check_trajectory
 from operators.mri.gridding import ERROR, Gridding
-from operators.mri.products import Block, blocks, combine, expand, frame_table
+from operators.mri.products import Block, blocks, combining, expanding, frame_table
 from operators.normal_equations import Solution, conjugate_gradients
 
 _BYTES_AT_ONCE = 2**26  # of coil images on a CPU
@@ -173,9 +173,9 @@ class NonuniformFourier(LinearOperator):
     def _forward(self, x: Tensor) -> Tensor:
         images, maps = self.stack(x), self.maps(x.dtype, x.device)
         y = x.new_empty((*images.shape[:2], maps.shape[1], self._frames, math.prod(self._samples)))
+        expand = expanding(images, maps, self.axes)
         for block in self._blocks(y):
-            z = expand(images, maps, block, self.axes)
-            z = z.reshape(math.prod(block.size), self._frames, *self.domain_shape[-self.axes :])
+            z = expand(block).reshape(math.prod(block.size), self._frames, *self.domain_shape[-self.axes :])
             for sums, frames in self._by_trajectory(x.dtype):
                 values = sums.forward(z[:, frames].flatten(0, 1))
                 y[block][..., frames, :] = values.reshape(*block.size, -1, values.shape[-1])
@@ -187,13 +187,14 @@ class NonuniformFourier(LinearOperator):
             -1, math.prod(self.batch_shape), maps.shape[1], self._frames, math.prod(self._samples)
         )
         images = y.new_zeros((*kspace.shape[:2], *self.domain_shape))
+        combine = combining(maps, images, self.axes)
         for block in self._blocks(kspace):
             shape = self.domain_shape[-self.axes :]
             z = y.new_empty((math.prod(block.size), self._frames, *shape))
             for sums, frames in self._by_trajectory(y.dtype):
                 values = sums.adjoint(kspace[block][..., frames, :].flatten(0, 3))
                 z[:, frames] = values.reshape(len(z), -1, *shape)
-            combine(z.reshape(*block.size, *self.domain_shape), maps, images, block, self.axes)
+            combine(z.reshape(*block.size, *self.domain_shape), block)
         return images.reshape(y.shape[: y.ndim - len(self.range_shape)] + self.domain_shape)
 
     @property

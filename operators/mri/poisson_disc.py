@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 
 from operators.mri.sampling_pattern import SamplingMask, squared_radii
@@ -66,8 +65,7 @@ def poisson_disc(
     if any(not 0 <= size <= n for size, n in zip(block, shape, strict=True)):
         raise ValueError(f"calibration: expected at most {shape}, found {block}")
     _, turned = squared_radii(shape)
-    growth = 1 + slope * turned.sqrt()
-    growth = (growth * (0.9 + 0.2 * torch.rand(shape, generator=generator))).numpy()
+    growth = (1 + slope * turned.sqrt()) * (0.9 + 0.2 * torch.rand(shape, generator=generator))
     allowed = torch.ones(shape, dtype=torch.bool) if corners else turned <= 1
     centre = torch.zeros(shape, dtype=torch.bool)
     starts = [n // 2 - size // 2 for n, size in zip(shape, block, strict=True)]
@@ -76,7 +74,7 @@ def poisson_disc(
 
     def attempt(radius: float) -> Any:
         mask = centre.numpy().copy()
-        throw_darts(order, np.float32(radius) * growth, allowed.numpy(), mask)
+        throw_darts(order, (radius * growth).numpy(), allowed.numpy(), mask)
         return mask
 
     wanted = shape[0] * shape[1] / acceleration

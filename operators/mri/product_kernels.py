@@ -79,3 +79,23 @@ def weigh(
                     else:
                         for p in range(result.size):
                             result[p] = factor[p] * given[p]
+
+
+@_compiled
+def scale(z: Any, spectrum: Any, table: Any, conjugate: bool, at: Any, first: int, last: int) -> None:
+    """The same in place, for z as large as the block: vector instructions need arrays that do not overlap."""
+    for i in range(z.shape[0]):
+        outer = at[0] + i if spectrum.shape[0] > 1 else 0
+        for j in range(z.shape[1]):
+            inner = at[1] + j if spectrum.shape[1] > 1 else 0
+            for k in range(z.shape[2]):
+                coil = at[2] + k if spectrum.shape[2] > 1 else 0
+                for f in range(z.shape[3]):
+                    value = z[i, j, k, f, first:last]
+                    factor = spectrum[outer, inner, coil, table[f], first:last]
+                    if conjugate:
+                        for p in range(value.size):
+                            value[p] *= factor[p].conjugate()
+                    else:
+                        for p in range(value.size):
+                            value[p] *= factor[p]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ from operators.ct.projectors.threads import in_threads, spans
 
 # Coil data that are worked on at once: what stays in a core's cache, and what fills a GPU.
 _BYTES_AT_ONCE = {"cpu": 2**21, "cuda": 2**30}
+_ONE_FRAME = np.zeros(1, np.int64)
 _POINTS_A_THREAD = 2**14  # fewer are not worth waking one
 
 
@@ -59,83 +60,97 @@ def blocks(
                 yield Block(*(slice(a, min(a + step, count)) for a, count, step in ends))
 
 
-def expand(images: Tensor, maps: Tensor, block: Block, dimensions: int) -> Tensor:
-    """Maps times images for the block's images and coils: shape (outer, inner, coils, *image_shape).
+def expanding(images: Tensor, maps: Tensor, dimensions: int) -> Callable[[Block], Tensor]:
+    """What gives, for a block, maps times its images: shape (outer, inner, coils, *image_shape).
 
     images (outer, inner, *image_shape); maps (1 or inner, coils, *image_shape), where axes before the last
     `dimensions` may have length 1.
     """
+    shape = images.shape[2:]
     if images.device.type != "cpu":
-        return _inner(maps, block)[:, block.coils] * images[block.outer, block.inner].unsqueeze(2)
+        return lambda block: (
+            _inner(maps, block)[:, block.coils] * images[block.outer, block.inner].unsqueeze(2)
+        )
     from operators.mri import product_kernels
 
-    lead = images.ndim - 2 - dimensions
-    z = images.new_empty((*block.size, *images.shape[2:]))
-    arguments = (
-        _frames(images, 2, lead),
-        _frames(maps, 2, lead),
-        frame_table(maps.shape[2 : 2 + lead], images.shape[2 : 2 + lead]),
-        _frames(z, 3, lead),
-        block.start,
-    )
-    _by_points(product_kernels.expand, arguments)
-    return z
+    lead = len(shape) - dimensions
+    given, shares = _frames(images, 2, lead), _frames(maps, 2, lead)
+    table = frame_table(maps.shape[2 : 2 + lead], shape[:lead])
+
+    def expand(block: Block) -> Tensor:
+        z = images.new_empty((*block.size, *shape))
+        out = z.numpy().reshape(*block.size, *given.shape[2:])
+        _by_points(product_kernels.expand, (given, shares, table, out, block.start))
+        return z
+
+    return expand
 
 
-def combine(z: Tensor, maps: Tensor, images: Tensor, block: Block, dimensions: int) -> None:
-    """Add the sum over the block's coils of conj(maps) times z to images; shapes as in `expand`."""
-    if z.device.type != "cpu":
-        share = _inner(maps, block)[:, block.coils]
-        images[block.outer, block.inner] += (share.conj() * z).sum(2)
-        return
-    from operators.mri import product_kernels
+def combining(maps: Tensor, images: Tensor, dimensions: int) -> Callable[[Tensor, Block], None]:
+    """What adds, for a block of coil data, the sum over its coils of conj(maps) times it to images.
 
-    lead = images.ndim - 2 - dimensions
-    arguments = (
-        _frames(z, 3, lead),
-        _frames(maps, 2, lead),
-        frame_table(maps.shape[2 : 2 + lead], images.shape[2 : 2 + lead]),
-        _frames(images, 2, lead),
-        block.start,
-    )
-    _by_points(product_kernels.combine, arguments)
-
-
-def weigh(
-    z: Tensor, spectrum: Tensor, out: Tensor, block: Block, dimensions: int, *, conjugate: bool = False
-) -> Tensor:
-    """Write spectrum, or its conjugate, times z into out for a block, and return out.
-
-    z and out are the block, shape (outer, inner, coils, *image_shape), or the whole that it is a part of;
-    spectrum (1 or outer, 1 or inner, 1 or coils, *image_shape), real or complex, where axes before the last
-    `dimensions` may have length 1.
+    Shapes are as in `expanding`.
     """
-    z_at, out_at = (block.start if tuple(t.shape[:3]) != block.size else (0, 0, 0) for t in (z, out))
-    if z.device.type != "cpu":
-        for axis, where in enumerate(block):
-            if spectrum.shape[axis] > 1:
-                spectrum = spectrum.narrow(axis, where.start, block.size[axis])
-        given, result = (t if tuple(t.shape[:3]) == block.size else t[block] for t in (z, out))
-        torch.mul(spectrum.conj() if conjugate else spectrum, given, out=result)
-        return out
+    if images.device.type != "cpu":
+
+        def combine_elsewhere(z: Tensor, block: Block) -> None:
+            share = _inner(maps, block)[:, block.coils]
+            images[block.outer, block.inner] += (share.conj() * z).sum(2)
+
+        return combine_elsewhere
     from operators.mri import product_kernels
 
-    lead = z.ndim - 3 - dimensions
-    table = frame_table(spectrum.shape[3 : 3 + lead], z.shape[3 : 3 + lead])
+    lead = images.ndim - 2 - dimensions
+    out, shares = _frames(images, 2, lead), _frames(maps, 2, lead)
+    table = frame_table(maps.shape[2 : 2 + lead], images.shape[2 : 2 + lead])
+
+    def combine(z: Tensor, block: Block) -> None:
+        given = as_array(z).reshape(*block.size, *out.shape[2:])
+        _by_points(product_kernels.combine, (given, shares, table, out, block.start))
+
+    return combine
+
+
+def weighing(
+    spectrum: Tensor, frames: Sequence[int], *, conjugate: bool = False
+) -> Callable[[Tensor, Tensor, Block], Tensor]:
+    """What writes, for a block, the spectrum or its conjugate times z into out, and returns out.
+
+    z and out are the block, shape (outer, inner, coils, *frames, ...), or the whole that it is a part of;
+    spectrum (1 or outer, 1 or inner, 1 or coils, *frames, ...), real or complex, where axes of frames may
+    have length 1.
+    """
+
+    def ends(z: Tensor, block: Block) -> tuple[int, int, int]:
+        return (0, 0, 0) if tuple(z.shape[:3]) == block.size else block.start
+
+    def weigh_elsewhere(z: Tensor, out: Tensor, block: Block) -> Tensor:
+        factor = spectrum.conj() if conjugate else spectrum
+        for axis, where in enumerate(block):
+            if factor.shape[axis] > 1:
+                factor = factor.narrow(axis, where.start, block.size[axis])
+        given, result = (t if tuple(t.shape[:3]) == block.size else t[block] for t in (z, out))
+        torch.mul(factor, given, out=result)
+        return out
+
+    if spectrum.device.type != "cpu":
+        return weigh_elsewhere
+    from operators.mri import product_kernels
+
+    lead = len(frames)
     factor = _frames(spectrum, 3, lead)
-    arguments = (
-        _frames(z, 3, lead),
-        z_at,
-        factor,
-        table,
-        conjugate,
-        _frames(out, 3, lead),
-        out_at,
-        block.start,
-        block.size,
-    )
-    _by_points(product_kernels.weigh, arguments)
-    return out
+    middle = (factor, frame_table(spectrum.shape[3 : 3 + lead], frames), conjugate)
+
+    def weigh(z: Tensor, out: Tensor, block: Block) -> Tensor:
+        given = _frames(z, 3, lead)
+        if out is z:
+            _by_points(product_kernels.scale, (given, *middle, block.start))
+        else:
+            result = (_frames(out, 3, lead), ends(out, block), block.start, block.size)
+            _by_points(product_kernels.weigh, (given, ends(z, block), *middle, *result))
+        return out
+
+    return weigh
 
 
 def as_array(tensor: Tensor) -> Any:
@@ -146,7 +161,10 @@ def as_array(tensor: Tensor) -> Any:
 def _by_points(kernel: Any, arguments: tuple[Any, ...]) -> None:
     points = arguments[0].shape[-1]
     parts = min(torch.get_num_threads(), max(points // _POINTS_A_THREAD, 1))
-    in_threads(kernel, [(*arguments, first, last) for first, last in spans(points, parts)])
+    if parts == 1:
+        kernel(*arguments, 0, points)
+    else:
+        in_threads(kernel, [(*arguments, first, last) for first, last in spans(points, parts)])
 
 
 def _frames(tensor: Tensor, before: int, lead: int) -> Any:
@@ -158,6 +176,8 @@ def _frames(tensor: Tensor, before: int, lead: int) -> Any:
 
 def frame_table(given: Sequence[int], wanted: Sequence[int]) -> Any:
     """For every frame of shape `wanted`, flattened, which one of shape `given` it takes."""
+    if not wanted:
+        return _ONE_FRAME
     return np.broadcast_to(np.arange(math.prod(given)).reshape(given), wanted).reshape(-1)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from operators.ct.projectors.threads import in_threads, spans
 from operators.linear import LinearOperator
 from operators.mri.finufft_sums import FinufftSums
-from operators.mri.products import as_array, blocks, combine, expand, frame_table
+from operators.mri.products import as_array, blocks, combining, expanding, frame_table
 
 if TYPE_CHECKING:
     from operators.mri.nonuniform import NonuniformFourier
@@ -96,7 +96,8 @@ class ToeplitzGram(LinearOperator):
             self._together(images, maps, result)
         return result.reshape(x.shape)
 
-    _adjoint = _forward
+    def _adjoint(self, y: Tensor) -> Tensor:
+        return self._forward(y)
 
     def _together(self, images: Tensor, maps: Tensor, result: Tensor) -> None:
         """Add to result, many coil images at once: for devices with memory to spare."""
@@ -104,14 +105,15 @@ class ToeplitzGram(LinearOperator):
         frames = self.domain_shape[: -len(axes)]
         spectra = self._spectra(images.dtype)[self._table]
         spectra = spectra.movedim(0, len(axes)).reshape(*(2,) * len(axes), *frames, *self._shape)
+        expand, combine = expanding(images, maps, len(axes)), combining(maps, result, len(axes))
         for block in blocks((*images.shape[:2], maps.shape[1]), self.domain_shape, images):
-            z = expand(images, maps, block, len(axes))
+            z = expand(block)
             total = torch.zeros_like(z)
             for half in itertools.product((0, 1), repeat=len(axes)):
                 turn = _turns(self._shape, half).to(z)
                 share = torch.fft.fftn(z * turn, dim=axes).mul_(spectra[half])
                 total += torch.fft.ifftn(share, dim=axes).mul_(turn.conj())
-            combine(total, maps, result, block, len(axes))
+            combine(total, block)
 
     def _one_by_one(self, images: Tensor, maps: Tensor, result: Tensor) -> None:
         """Add to result, a coil image after the other, so that each stays in a core's cache."""

@@ -101,7 +101,7 @@ def spiral(
 def _lines(angles: Tensor, readout: int, image_shape: int | Sequence[int]) -> Trajectory:
     _positive(spokes=len(angles), readout=readout)
     radii = torch.arange(readout, dtype=torch.float64) / readout - 0.5
-    return _polar(*torch.broadcast_tensors(radii, angles.unsqueeze(-1)), _shape(image_shape))
+    return _polar(radii, angles.unsqueeze(-1), _shape(image_shape))
 
 
 def _polar(radii: Tensor, angles: Tensor, shape: tuple[int, int]) -> Trajectory:
