@@ -36,7 +36,9 @@ from operators.ct.rotation_centre import find_rotation_centre
 from operators.ct.sharpest_centre import find_sharpest_centre
 from operators.linear import Diagonal, Identity, LinearOperator, Matrix
 from operators.mri import (
+    CartesianFourier,
     CoilCompression,
+    NonuniformFourier,
     adaptive_combine,
     adaptive_maps,
     calibration_images,
@@ -58,6 +60,7 @@ from operators.noise_level import estimate_photons, estimate_std
 from operators.normal_equations import Solution, conjugate_gradients
 
 __all__ = [
+    "CartesianFourier",
     "CoilCompression",
     "ComplexGaussianNoise",
     "ConeBeam",
@@ -70,6 +73,7 @@ __all__ = [
     "ImageGrid",
     "LinearOperator",
     "Matrix",
+    "NonuniformFourier",
     "ParallelBeam",
     "ParallelBeam3D",
     "PoissonTransmission",
