@@ -5,9 +5,11 @@
     /                  attributes format = "ctflow-reconstruction", version = 1, created (UTC), orientation,
                        units and pixel_size of the images, and what else made them; texts and numbers
                        as they are, anything nested as JSON text; of a volume also slice_distance in mm
-    /reconstruction    (slices, height, width) float32 or complex64, NaN where a slice failed
+    /reconstruction    (slices, height, width) float32, NaN where a slice failed; of complex images the
+                       magnitude, which viewers can show
+    /complex           of complex images, likewise but complex64 (r and i): the images themselves
     /std               optional, likewise: standard deviation of the samples
-    /samples           optional, (samples, slices, height, width)
+    /samples           optional, (samples, slices, height, width), float32 or complex64
     /status            (slices,) text: "done", or "failed: " and why
     /data_fit          optional, (slices,) float32: root mean square of the residual over the noise; the
                        slices of a volume share one
@@ -47,7 +49,7 @@ class Result:
     Attributes
     ----------
     images, std
-        Shape (slices, height, width); NaN where a slice failed.
+        Shape (slices, height, width); NaN where a slice failed. Images are complex where they were.
     samples
         Shape (samples, slices, height, width).
     status
@@ -103,7 +105,8 @@ def write_result(
         raise ValueError(f"samples: expected shape {expected}, found {tuple(samples.shape)}")
     with replacing(path, overwrite) as file:
         describe_result(file, attributes)
-        for name, volume in (("reconstruction", images), ("std", std), ("samples", samples)):
+        datasets = {**image_datasets(images), "std": std, "samples": samples}
+        for name, volume in datasets.items():
             if volume is not None:
                 create_volume(file, name, volume, attributes.get("unit") or "", attributes.get("pixel_size"))
         file.create_dataset("status", data=list(status), dtype=h5py.string_dtype())
@@ -127,7 +130,7 @@ def read_result(path: str | Path) -> Result:
                 raise OutputError(f"{path}: format: expected {_FORMAT!r}, found {found!r}")
             volumes = {
                 name: torch.from_numpy(file[name][()])
-                for name in ("reconstruction", "std", "samples", "data_fit")
+                for name in ("reconstruction", "complex", "std", "samples", "data_fit")
                 if name in file
             }
             status = tuple(file["status"].asstr()[()])
@@ -136,7 +139,8 @@ def read_result(path: str | Path) -> Result:
         raise OutputError(str(error)) from error
     if "reconstruction" not in volumes:
         raise OutputError(f"{path}: /reconstruction: expected a dataset of images, found nothing")
-    return Result(volumes.pop("reconstruction"), status, attributes, **volumes)
+    images = volumes.pop("reconstruction")
+    return Result(volumes.pop("complex", images), status, attributes, **volumes)
 
 
 def read_images(path: str | Path, rows: Sequence[int] | None = None) -> Tensor | None:
@@ -145,9 +149,10 @@ def read_images(path: str | Path, rows: Sequence[int] | None = None) -> Tensor |
     None where it holds none, because every slice failed.
     """
     with opened(Path(path)) as file:
-        if "reconstruction" not in file:
+        name = "complex" if "complex" in file else "reconstruction"
+        if name not in file:
             return None
-        stored = file["reconstruction"]
+        stored = file[name]
         if rows is None:
             return torch.from_numpy(stored[()])
         return torch.from_numpy(np.stack([stored[row] for row in rows]))
@@ -194,6 +199,13 @@ def describe_result(file: h5py.File, attributes: Mapping[str, Any]) -> None:
     created = datetime.now(UTC).isoformat(timespec="seconds")
     file.attrs.update(format=_FORMAT, version=_VERSION, created=created, orientation=ORIENTATION)
     file.attrs.update({key: _as_attribute(value) for key, value in attributes.items() if value is not None})
+
+
+def image_datasets(images: Tensor) -> dict[str, Tensor | None]:
+    """The datasets that images become: of complex ones the magnitude, which every viewer shows, and all."""
+    if images.is_complex():
+        return {"reconstruction": images.abs(), "complex": images}
+    return {"reconstruction": images, "complex": None}
 
 
 def create_volume(

@@ -15,7 +15,9 @@ from torch import Tensor
 
 from ctflow.flows.prior import FlowPrior
 from ctflow.io.errors import OutputError, ScanError
+from ctflow.io.mr_scan import MRScan
 from ctflow.io.parts import Part, write_part
+from ctflow.io.results import image_datasets
 from ctflow.io.scan import Scan
 from ctflow.metrics import psnr, ssim
 from ctflow.pipeline.job import Job
@@ -79,8 +81,8 @@ class Worker:
     def __init__(self, job: Job, device: torch.device) -> None:
         self.job, self.device = job, device
         self.solver: Solver = make_solver(job.solver, job.settings)
-        self._loaded: FlowPrior | None = None
-        self._settled: tuple[Path, FlowPrior | None] | None = None
+        self._loaded: dict[str, FlowPrior] = {}
+        self._settled: tuple[Path, FlowPrior] | None = None
 
     def compute(self, task: BlockTask, report: Report | None = None) -> BlockOutcome:
         """Read, solve and write a block; nothing that can go wrong with it is raised."""
@@ -138,14 +140,15 @@ class Worker:
 
     def _prior(self, target: Target) -> FlowPrior | None:
         """The prior with the scale of the target's scan."""
-        if self.job.prior_name is None:
+        name = self.job.prior_name(target.scan.modality)
+        if name is None:
             return None
-        if self._loaded is None:
+        if name not in self._loaded:
             from ctflow.flows.store import load_prior
 
-            self._loaded = load_prior(self.job.prior_name, precision=self.job.precision).to(self.device)
+            self._loaded[name] = load_prior(name, precision=self.job.precision).to(self.device)
         if self._settled is None or self._settled[0] != target.output:
-            self._settled = (target.output, settled(self._loaded, target.scan))
+            self._settled = (target.output, settled(self._loaded[name], target.scan))
         return self._settled[1]
 
 
@@ -175,9 +178,9 @@ def summed(counts: list[dict[str, float]]) -> dict[str, float]:
     return {key: sum(count.get(key, 0) for count in counts) for key in counts[0]} if counts else {}
 
 
-def _part(solver: str, result: Reconstruction, block: range, scan: Scan) -> Part:
+def _part(solver: str, result: Reconstruction, block: range, scan: Scan | MRScan) -> Part:
     """What a solver found, on the CPU, with what can be said of each slice."""
-    images = result.image.detach().cpu()
+    images = scan.finished(result.image.detach().cpu())
     event = tuple(range(1, images.ndim))
     finite = (
         torch.isfinite(images).all(event)
@@ -186,11 +189,11 @@ def _part(solver: str, result: Reconstruction, block: range, scan: Scan) -> Part
     )
     reason = f"failed: {solver} gave an image with NaN or infinity"
     status = tuple("done" if good else reason for good in finite.tolist())
-    volumes = {"reconstruction": images}
+    volumes = {name: volume for name, volume in image_datasets(images).items() if volume is not None}
     if result.std is not None:
-        volumes["std"] = result.std.detach().cpu()
+        volumes["std"] = scan.finished(result.std.detach().cpu())
     if result.samples is not None:
-        volumes["samples"] = result.samples.detach().cpu()
+        volumes["samples"] = scan.finished(result.samples.detach().cpu())
     blank = torch.tensor(torch.nan, dtype=images.dtype)
     mask = finite.reshape(-1, 1, 1)
     volumes = {name: torch.where(mask, volume, blank.to(volume.dtype)) for name, volume in volumes.items()}
@@ -212,9 +215,10 @@ def _part(solver: str, result: Reconstruction, block: range, scan: Scan) -> Part
     return Part(block, status, volumes, numbers, about)
 
 
-def _against_truth(images: Tensor, block: range, scan: Scan) -> dict[str, list[float]]:
+def _against_truth(images: Tensor, block: range, scan: Scan | MRScan) -> dict[str, list[float]]:
     """PSNR and SSIM of the slices whose truth the scan knows."""
     truth = scan.truth(slice(block.start, block.stop))
+    truth = None if truth is None else truth.abs() if truth.is_complex() else truth
     if truth is None or truth.shape != images.shape or not bool((truth.abs().amax((-2, -1)) > 0).all()):
         return {}
     numbers = {"psnr": psnr(images, truth).tolist()}
@@ -229,7 +233,7 @@ def slice_generator(seed: int, index: int) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big"))
 
 
-def settled(prior: FlowPrior, scan: Scan) -> FlowPrior:
+def settled(prior: FlowPrior, scan: Scan | MRScan) -> FlowPrior:
     """The prior with the scale of its images settled for a scan, so that all slices share it.
 
     Up to three evenly spaced slices of the whole scan are looked at, whichever are to be reconstructed;
@@ -251,10 +255,8 @@ def settled(prior: FlowPrior, scan: Scan) -> FlowPrior:
             unreadable = unreadable or error
     if not problems:
         raise unreadable or ValueError("expected at least one slice, found none")
-    measurements = torch.stack([problem.measurement for problem in problems])
     # The first image decides, in which the noise model has no part.
-    together = InverseProblem(problems[0].operator, measurements, problems[0].noise, problems[0].background)
-    return _with_representation(prior, prior.representation.fitted(together))
+    return _with_representation(prior, prior.representation.fitted(scan.together(problems)))
 
 
 def _with_representation(prior: FlowPrior, representation: Representation) -> FlowPrior:

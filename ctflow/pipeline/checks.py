@@ -10,7 +10,7 @@ import torch
 
 from ctflow.io.atomic import check_writable
 from ctflow.io.results import files_sha256
-from ctflow.io.scan import Scan, open_scan
+from ctflow.io.scan import open_scan
 from ctflow.pipeline.block_size import slices_at_once
 from ctflow.pipeline.job import Job, chosen_slices
 from ctflow.pipeline.targets import Target
@@ -28,14 +28,14 @@ class Plan:
         Why others cannot; empty unless the job keeps going nevertheless.
     device
         Where is computed.
-    prior_sha256
-        Of the prior's files, or None.
+    priors
+        SHA-256 of the prior's files of each modality, or None.
     """
 
     targets: tuple[Target, ...]
     refused: Mapping[Path, str]
     device: str
-    prior_sha256: str | None
+    priors: Mapping[str, str | None]
 
 
 def checked(job: Job) -> Plan:
@@ -48,7 +48,6 @@ def checked(job: Job) -> Plan:
         listed instead, unless they are all there is.
     """
     device = chosen_device(job.device)
-    prior = _prior_sha256(job)
     targets: list[Target] = []
     refused: dict[Path, str] = {}
     first: ValueError | None = None
@@ -63,11 +62,12 @@ def checked(job: Job) -> Plan:
     if first is not None and not targets:
         raise first
     _check_outputs(job, targets)
-    return Plan(tuple(targets), refused, str(device), prior)
+    priors = {kind: _prior_sha256(job, kind) for kind in sorted({t.scan.modality for t in targets})}
+    return Plan(tuple(targets), refused, str(device), priors)
 
 
 def _target(job: Job, file: Path, device: torch.device) -> Target:
-    scan: Scan = open_scan(file, **job.reading())
+    scan = open_scan(file, **job.reading())
     slices = chosen_slices(job.slices, len(scan))
     if scan.is_volume and len(slices) < len(scan):
         raise ValueError(f"slices: expected all {len(scan)} of {file}, which are one problem")
@@ -112,11 +112,12 @@ def _check_outputs(job: Job, targets: list[Target]) -> None:
         check_writable(picture, job.overwrite or output.exists(), sources=job.files)
 
 
-def _prior_sha256(job: Job) -> str | None:
+def _prior_sha256(job: Job, modality: str) -> str | None:
     """Of the prior's files, after loading it once, so that a damaged one is found now."""
-    if job.prior_name is None:
+    name = job.prior_name(modality)
+    if name is None:
         return None
     from ctflow.flows.store import load_prior, prior_files
 
-    load_prior(job.prior_name, precision=job.precision)
-    return files_sha256(prior_files(job.prior_name))
+    load_prior(name, precision=job.precision)
+    return files_sha256(prior_files(name))

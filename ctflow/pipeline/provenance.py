@@ -20,7 +20,7 @@ def provenance(job: Job, target: Target, device: str) -> dict[str, Any]:
     return {
         "unit": scan.unit,
         "pixel_size": scan.pixel_size,
-        "slice_distance": scan.grid.pixel_size[0] if scan.is_volume else None,  # type: ignore[index]
+        "slice_distance": scan.slice_distance,
         "source": str(target.file.resolve()),
         "scan": scan.describe(),
         "metadata": dict(scan.metadata),

@@ -221,7 +221,7 @@ class _Run:
             slices=target.slices,
             batch=target.batch,
             device=self._plan.device.partition(":")[0],
-            prior=self._plan.prior_sha256,
+            prior=self._plan.priors[target.scan.modality],
         )
         status = target.done(number)
         failures = {i for i, line in zip(target.slices, status or (), strict=False) if line != "done"}
@@ -330,7 +330,7 @@ class _Run:
             images,
             target.output.with_suffix(".png"),
             unit=scan.unit,
-            pixel_size=scan.pixel_size if scan.unit == "1/mm" else None,
+            pixel_size=scan.pixel_size,
             names=[f"slice {target.slices[k]}" for k in chosen],
             title=f"{target.file.name}, {self._job.solver}",
         )

@@ -10,6 +10,7 @@ from typing import Any
 
 from ctflow.io.atomic import replacing_text
 from ctflow.io.errors import OutputError
+from ctflow.io.mr_scan import MRScan
 from ctflow.io.parts import failures, part_file, parts_folder, read_status, split
 from ctflow.io.results import read_description
 from ctflow.io.scan import Scan
@@ -52,7 +53,7 @@ class Target:
 
     file: Path
     output: Path
-    scan: Scan
+    scan: Scan | MRScan
     slices: range
     batch: int
 

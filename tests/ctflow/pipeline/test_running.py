@@ -17,8 +17,8 @@ from ctflow.io.formats.native import write_scan
 from ctflow.io.results import read_result
 from ctflow.io.scan import open_scan
 from ctflow.pipeline.blocks import settled, slice_generator
-from ctflow.pipeline.job import Job
 from ctflow.pipeline.checks import chosen_device
+from ctflow.pipeline.job import Job
 from ctflow.pipeline.running import Progress, run
 from ctflow.solvers import CGLS
 from operators import ConeBeam, Detector, GaussianNoise, ImageGrid, RayTransform
