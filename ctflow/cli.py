@@ -78,6 +78,17 @@ AnglesUnit = Annotated[
 Photons = Annotated[float | None, typer.Option(help="Per bin without an object, where the file is silent.")]
 RemoveStripes = Annotated[bool | None, typer.Option("--remove-stripes", help="Reduce ring artefacts.")]
 Mode = Annotated[int | None, typer.Option(help="Of 2DeteCT: 1, 2 or 3.")]
+CoilMaps = Annotated[
+    str | None, typer.Option(help="Of k-space: espirit (default), adaptive, none, or a file of maps.")
+]
+Coils = Annotated[int | None, typer.Option(help="Of k-space: compress to so many virtual coils.")]
+Undersample = Annotated[
+    str | None,
+    typer.Option(
+        help="Of k-space: leave samples out; equispaced, random, magic or poisson, such as random:4."
+    ),
+]
+NoiseStd = Annotated[float | None, typer.Option(help="Of k-space, of a complex sample.")]
 Views = Annotated[int | None, typer.Option(help="Use this many of the angles, evenly spaced.")]
 
 
@@ -92,13 +103,18 @@ def info(
     angles_unit: AnglesUnit = None,
     photons: Photons = None,
     mode: Mode = None,
+    coil_maps: CoilMaps = None,
+    coils: Coils = None,
+    undersample: Undersample = None,
+    noise_std: NoiseStd = None,
 ) -> None:
     """Show what a measured file holds, what is assumed about it, and what is missing."""
     from ctflow.io.scan import open_scan
     from ctflow.pipeline.job import load_job
 
     given: dict[str, Any] = {"views": views, "centre": centre, "pixel_size": pixel_size, "size": size}
-    given |= {"angles_unit": angles_unit, "photons": photons, "mode": mode}
+    given |= {"angles_unit": angles_unit, "photons": photons, "mode": mode, "coil_maps": coil_maps}
+    given |= {"coils": coils, "undersample": undersample, "noise_std": noise_std}
     job = load_job(None, {"files": [file], "output": "-", "solver": "fbp", **given})
     described = open_scan(file, **job.reading()).describe()
     typer.echo(json.dumps(described, indent=2) if as_json else "\n".join(_lines(described)))
@@ -109,7 +125,8 @@ def reconstruct(
     files: Files = None,
     output: Output = None,
     solver: Annotated[
-        str | None, typer.Option(help="flower (default), fbp, tv, ...; see ctflow.solvers.")
+        str | None,
+        typer.Option(help="flower (default), fbp, tv, cg-sense, wavelet, ...; see ctflow.solvers."),
     ] = None,
     prior: Annotated[
         str | None, typer.Option(help="A bundled prior's name, such as ct-small, or a path.")
@@ -136,6 +153,10 @@ def reconstruct(
     photons: Photons = None,
     mode: Mode = None,
     remove_stripes: RemoveStripes = None,
+    coil_maps: CoilMaps = None,
+    coils: Coils = None,
+    undersample: Undersample = None,
+    noise_std: NoiseStd = None,
 ) -> None:
     """Reconstruct measured files, each into an HDF5 file with a PNG preview beside it."""
     from ctflow.pipeline.job import load_job
@@ -151,7 +172,8 @@ def reconstruct(
         "centre": centre,
     }
     given |= {"pixel_size": pixel_size, "size": size, "angles_unit": angles_unit, "photons": photons}
-    job = load_job(config, {**given, "mode": mode, "remove_stripes": remove_stripes})
+    given |= {"mode": mode, "remove_stripes": remove_stripes, "coil_maps": coil_maps, "coils": coils}
+    job = load_job(config, {**given, "undersample": undersample, "noise_std": noise_std})
 
     from ctflow.pipeline.run import run
     from ctflow.progress import shown
@@ -173,7 +195,8 @@ def simulate(
     preset: Annotated[
         str,
         typer.Argument(
-            help="lodopab-like, sparse-view, limited-angle, interior, metal, or cone, which is a volume."
+            help="lodopab-like, sparse-view, limited-angle, interior, metal, or cone, which is a volume; "
+            "mri-equispaced-4x, mri-random-4x, mri-random-8x, mri-poisson-8x, mri-single-coil-4x."
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")],
@@ -184,37 +207,21 @@ def simulate(
     size: Annotated[
         int | None, typer.Option(min=16, help="Pixels along each side, of the same bodies.")
     ] = None,
+    acceleration: Annotated[
+        float | None, typer.Option(min=1, help="Of k-space: one sample in so many.")
+    ] = None,
+    coils: Annotated[int | None, typer.Option(min=1, help="Of k-space: around the body.")] = None,
+    noise_std: Annotated[
+        float | None, typer.Option(help="Of k-space, of a sample; the brightest tissue has 1.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")] = False,
 ) -> None:
     """Simulate a scan of imagined bodies, none of which a bundled prior was trained on."""
-    from ctflow.io.atomic import check_writable
-    from ctflow.io.formats.native import write_scan
-    from ctflow.phantoms import HELD_OUT
-    from ctflow.simulate import scan_settings, simulate_preset
+    from ctflow.pipeline.simulation import simulate_file
 
-    given = {"views": views, "photons": photons, "size": size}
-    changes = {name: value for name, value in given.items() if value is not None}
-    settings = scan_settings(preset, **changes)
-    volume = settings.operator().geometry.dimensions == 3
-    if volume and number > 1:
-        raise ValueError(f"-n: expected 1 for {preset}, which is one volume a file, found {number}")
-    check_writable(output, overwrite)
-    seeds = range(HELD_OUT + seed, HELD_OUT + seed + number)
-    scan = simulate_preset(preset, seeds, **changes)
-    operator = settings.operator()
-    metadata = {"simulated": preset, "changes": changes, "seeds": list(seeds), "ctflow": __version__}
-    write_scan(
-        output,
-        scan.problem.measurement[0] if volume else scan.problem.measurement,
-        operator.geometry,
-        operator.grid,
-        scan.problem.noise,
-        truth=scan.truth[0] if volume else scan.truth,
-        metadata=metadata,
-        overwrite=overwrite,
-    )
-    slices = operator.grid.shape[0] if volume else number
-    typer.echo(f"{output}: {_counted(slices, 'slice')} of {settings.size} x {settings.size} pixels")
+    given = {"views": views, "photons": photons, "size": size, "acceleration": acceleration}
+    given |= {"coils": coils, "noise_std": noise_std}
+    typer.echo(simulate_file(preset, output, number=number, seed=seed, given=given, overwrite=overwrite))
 
 
 @app.command()

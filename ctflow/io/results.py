@@ -5,9 +5,11 @@
     /                  attributes format = "ctflow-reconstruction", version = 1, created (UTC), orientation,
                        units and pixel_size of the images, and what else made them; texts and numbers
                        as they are, anything nested as JSON text; of a volume also slice_distance in mm
-    /reconstruction    (slices, height, width) float32 or complex64, NaN where a slice failed
+    /reconstruction    (slices, height, width) float32, NaN where a slice failed; of complex images the
+                       magnitude, which viewers can show
+    /complex           of complex images, likewise but complex64 (r and i): the images themselves
     /std               optional, likewise: standard deviation of the samples
-    /samples           optional, (samples, slices, height, width)
+    /samples           optional, (samples, slices, height, width), float32 or complex64
     /status            (slices,) text: "done", or "failed: " and why
     /data_fit          optional, (slices,) float32: root mean square of the residual over the noise; the
                        slices of a volume share one
@@ -44,7 +46,7 @@ class Result:
     Attributes
     ----------
     images, std
-        Shape (slices, height, width); NaN where a slice failed.
+        Shape (slices, height, width); NaN where a slice failed. Images are complex where they were.
     samples
         Shape (samples, slices, height, width).
     status
@@ -103,7 +105,9 @@ def write_result(
     with replacing(path, overwrite) as file:
         file.attrs.update(format=_FORMAT, version=_VERSION, created=created, orientation=ORIENTATION)
         file.attrs.update(written)
-        for name, volume in (("reconstruction", images), ("std", std), ("samples", samples)):
+        shown, whole = (images.abs(), images) if images.is_complex() else (images, None)
+        datasets = {"reconstruction": shown, "complex": whole, "std": std, "samples": samples}
+        for name, volume in datasets.items():
             if volume is not None:
                 stored = _create(file, name, volume)
                 stored.attrs["units"] = attributes.get("unit") or ""
@@ -130,7 +134,7 @@ def read_result(path: str | Path) -> Result:
                 raise OutputError(f"{path}: format: expected {_FORMAT!r}, found {found!r}")
             volumes = {
                 name: torch.from_numpy(file[name][()])
-                for name in ("reconstruction", "std", "samples", "data_fit")
+                for name in ("reconstruction", "complex", "std", "samples", "data_fit")
                 if name in file
             }
             status = tuple(file["status"].asstr()[()])
@@ -139,7 +143,8 @@ def read_result(path: str | Path) -> Result:
         raise OutputError(str(error)) from error
     if "reconstruction" not in volumes:
         raise OutputError(f"{path}: /reconstruction: expected a dataset of images, found nothing")
-    return Result(volumes.pop("reconstruction"), status, attributes, **volumes)
+    images = volumes.pop("reconstruction")
+    return Result(volumes.pop("complex", images), status, attributes, **volumes)
 
 
 def file_sha256(path: str | Path) -> str:

@@ -18,6 +18,7 @@ from torch import Tensor
 from ctflow import __version__
 from ctflow.flows.prior import FlowPrior
 from ctflow.io.errors import ScanError
+from ctflow.io.mr_scan import MRScan
 from ctflow.io.results import files_sha256, write_result
 from ctflow.io.scan import Scan
 from ctflow.pipeline.job import Job
@@ -79,7 +80,7 @@ class FileRun:
 
     job: Job
     file: Path
-    scan: Scan
+    scan: Scan | MRScan
     solver: Solver
     prior: FlowPrior | None
     device: torch.device
@@ -111,7 +112,7 @@ class FileRun:
             results["images"],
             output.with_suffix(".png"),
             unit=self.scan.unit,
-            pixel_size=self.scan.pixel_size if self.scan.unit == "1/mm" else None,
+            pixel_size=self.scan.pixel_size,
             names=[f"slice {i}" for i in self.slices],
             title=f"{self.file.name}, {self.job.solver}",
         )
@@ -136,7 +137,7 @@ class FileRun:
         else:
             for k, i in enumerate(block):
                 if bool(torch.isfinite(result.image[k]).all()):
-                    self.images[i] = _sample(result, k)
+                    self.images[i] = self._finished(_sample(result, k))
                 else:
                     self.failed[i] = f"{self.job.solver} gave an image with NaN or infinity"
                     log.info("%s: slice %d failed: %s", self.file, i, self.failed[i])
@@ -159,6 +160,16 @@ class FileRun:
         for key, count in result.evaluations.items():
             self.evaluations[key] = self.evaluations.get(key, 0) + count
         return result
+
+    def _finished(self, result: Reconstruction) -> Reconstruction:
+        """What of a sample's images goes into the file."""
+        finished = self.scan.finished
+        return replace(
+            result,
+            image=finished(result.image),
+            std=None if result.std is None else finished(result.std),
+            samples=None if result.samples is None else finished(result.samples),
+        )
 
     def _report(self, block: range, part: float) -> None:
         if self.progress is not None:
@@ -188,7 +199,7 @@ class FileRun:
         return {
             "unit": self.scan.unit,
             "pixel_size": self.scan.pixel_size,
-            "slice_distance": self.scan.grid.pixel_size[0] if self.scan.is_volume else None,  # type: ignore[index]
+            "slice_distance": self.scan.slice_distance,
             "source": str(self.file.resolve()),
             "scan": self.scan.describe(),
             "metadata": dict(self.scan.metadata),
@@ -214,7 +225,7 @@ def slice_generator(seed: int, index: int) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big"))
 
 
-def settled(prior: FlowPrior, scan: Scan) -> FlowPrior:
+def settled(prior: FlowPrior, scan: Scan | MRScan) -> FlowPrior:
     """The prior with the scale of its images settled for a scan, so that all slices share it.
 
     Up to three evenly spaced slices of the whole scan are looked at, whichever are to be reconstructed;
@@ -236,10 +247,8 @@ def settled(prior: FlowPrior, scan: Scan) -> FlowPrior:
             unreadable = unreadable or error
     if not problems:
         raise unreadable or ValueError("expected at least one slice, found none")
-    measurements = torch.stack([problem.measurement for problem in problems])
     # The first image decides, in which the noise model has no part.
-    together = InverseProblem(problems[0].operator, measurements, problems[0].noise, problems[0].background)
-    return _with_representation(prior, prior.representation.fitted(together))
+    return _with_representation(prior, prior.representation.fitted(scan.together(problems)))
 
 
 def _with_representation(prior: FlowPrior, representation: Representation) -> FlowPrior:

@@ -13,7 +13,9 @@ from ctflow.solvers import make_solver
 from ctflow.solvers.solver import nearest
 
 DEFAULT_SOLVER = "flower"
-DEFAULT_PRIOR = "ct-small"
+DEFAULT_PRIORS = {"CT": "ct-small", "MR": "mr-small"}
+_WITHOUT_PRIOR = {"fbp", "cgls", "sirt", "tv", "deep-image-prior"}
+_WITHOUT_PRIOR |= {"zero-filled", "rss", "cg-sense", "wavelet", "grappa"}
 
 
 class Job(BaseModel):
@@ -28,8 +30,8 @@ class Job(BaseModel):
     solver, settings
         A solver's name and the settings that differ from its defaults.
     prior
-        A bundled prior's name or a path; "ct-small" for solvers that need one. Solvers without
-        a prior ignore it.
+        A bundled prior's name or a path; "ct-small" or "mr-small" for solvers that need one. Solvers
+        without a prior ignore it.
     slices
         "a:b", "a:", ":b" or a single number; all unless given. Negative numbers count from the end.
     batch
@@ -54,8 +56,12 @@ class Job(BaseModel):
         "degrees" or "radians", where the file does not say or is wrong.
     photons
         Detected per bin without an object, where the file does not tell.
+    mode
+        Of 2DeteCT, which of its three.
     remove_stripes
         Reduce rings by evening out the detector's bins.
+    coil_maps, coils, undersample, noise_std
+        Of k-space; see `ctflow.io.scan.open_scan`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=False)
@@ -79,6 +85,10 @@ class Job(BaseModel):
     photons: float | None = Field(default=None, gt=0)
     mode: int | None = None
     remove_stripes: bool = False
+    coil_maps: str | None = None
+    coils: int | None = Field(default=None, ge=1)
+    undersample: str | None = None
+    noise_std: float | None = Field(default=None, gt=0)
 
     @field_validator("files", mode="before")
     @classmethod
@@ -105,14 +115,14 @@ class Job(BaseModel):
         make_solver(self.solver, self.settings)
         return self
 
-    @property
-    def prior_name(self) -> str | None:
-        """The prior to load: the one asked for, the default where the solver needs one, or None."""
-        return (self.prior or DEFAULT_PRIOR) if needs_prior(self.solver) else None
+    def prior_name(self, modality: str = "CT") -> str | None:
+        """The prior to load: the one asked for, the modality's where the solver needs one, or None."""
+        return (self.prior or DEFAULT_PRIORS[modality]) if needs_prior(self.solver) else None
 
     def reading(self) -> dict[str, Any]:
         """The keyword arguments of `open_scan` that differ from its defaults."""
-        names = ("views", "centre", "pixel_size", "size", "angles_unit", "photons", "mode")
+        of_ct = ("views", "centre", "pixel_size", "size", "angles_unit", "photons", "mode")
+        names = (*of_ct, "coil_maps", "coils", "undersample", "noise_std")
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         return {**given, "remove_stripes": True} if self.remove_stripes else given
 
@@ -158,7 +168,7 @@ def load_job(config: Path | None, values: Mapping[str, Any]) -> Job:
 
 def needs_prior(solver: str) -> bool:
     """Whether the solver of that name works with a prior."""
-    return solver not in ("fbp", "cgls", "sirt", "tv", "deep-image-prior")
+    return solver not in _WITHOUT_PRIOR
 
 
 def parse_slices(text: str) -> slice:
@@ -221,6 +231,8 @@ def _read(config: Path) -> dict[str, Any]:
         job["output"] = folder / output
     if isinstance(prior := job.get("prior"), str) and (folder / f"{prior}.json").is_file():
         job["prior"] = str(folder / prior)
+    if isinstance(maps := job.get("coil_maps"), str) and (folder / maps).exists():
+        job["coil_maps"] = str(folder / maps)
     return job
 
 

@@ -35,10 +35,11 @@ def run(job: Job, progress: Callable[[Progress], None] | None = None) -> list[Ou
         if scan.is_volume and len(chosen[file]) < len(scan):
             raise ValueError(f"slices: expected all {len(scan)} of {file}, which are one problem")
     outputs = _outputs(job)
-    solver, prior = make_solver(job.solver, job.settings), _prior(job, device)
+    solver = make_solver(job.solver, job.settings)
+    priors = {kind: _prior(job, kind, device) for kind in {scan.modality for scan in scans.values()}}
     outcomes, refused = [], None
     for file, scan in scans.items():
-        work = FileRun(job, file, scan, solver, prior, device, chosen[file], progress)
+        work = FileRun(job, file, scan, solver, priors[scan.modality], device, chosen[file], progress)
         try:
             outcomes.append(work.run(outputs[file]))
         except ValueError as error:
@@ -86,9 +87,10 @@ def _outputs(job: Job) -> dict[Path, Path]:
     return outputs
 
 
-def _prior(job: Job, device: torch.device) -> FlowPrior | None:
-    if job.prior_name is None:
+def _prior(job: Job, modality: str, device: torch.device) -> FlowPrior | None:
+    name = job.prior_name(modality)
+    if name is None:
         return None
     from ctflow.flows.store import load_prior
 
-    return load_prior(job.prior_name, precision=job.precision).to(device)
+    return load_prior(name, precision=job.precision).to(device)
