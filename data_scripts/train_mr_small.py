@@ -73,7 +73,7 @@ neurolabusc/VolumeRenderingData (MIT). The phantoms are ctflow's own.
 work shared, bfloat16 convolutions, AdamW, learning rate {rate:g} falling linearly, average of the
 weights over about {average:.0f} steps; started from the weights of ct-small.
 
-Velocity error (mean square, averaged weights) on {validation} held-out phantoms and the held-out subject
+Velocity error (mean square, averaged weights) on {validation} crops of held-out phantoms and the held-out subject
 at t = 0.1, 0.3, 0.5, 0.7, 0.9: {losses}.
 
 ## Use and limits
