@@ -77,6 +77,7 @@ AnglesUnit = Annotated[
 ]
 Photons = Annotated[float | None, typer.Option(help="Per bin without an object, where the file is silent.")]
 RemoveStripes = Annotated[bool | None, typer.Option("--remove-stripes", help="Reduce ring artefacts.")]
+Rebin = Annotated[bool | None, typer.Option("--rebin", help="Of helical scans: fan beams, slice by slice.")]
 Mode = Annotated[int | None, typer.Option(help="Of 2DeteCT: 1, 2 or 3.")]
 CoilMaps = Annotated[
     str | None, typer.Option(help="Of k-space: espirit (default), adaptive, none, or a file of maps.")
@@ -107,14 +108,15 @@ def info(
     coils: Coils = None,
     undersample: Undersample = None,
     noise_std: NoiseStd = None,
+    rebin: Rebin = None,
 ) -> None:
     """Show what a measured file holds, what is assumed about it, and what is missing."""
     from ctflow.io.scan import open_scan
     from ctflow.pipeline.job import load_job
 
     given: dict[str, Any] = {"views": views, "centre": centre, "pixel_size": pixel_size, "size": size}
-    given |= {"angles_unit": angles_unit, "photons": photons, "mode": mode, "coil_maps": coil_maps}
-    given |= {"coils": coils, "undersample": undersample, "noise_std": noise_std}
+    given |= {"angles_unit": angles_unit, "photons": photons, "mode": mode, "rebin": rebin}
+    given |= {"coil_maps": coil_maps, "coils": coils, "undersample": undersample, "noise_std": noise_std}
     job = load_job(None, {"files": [file], "output": "-", "solver": "fbp", **given})
     described = open_scan(file, **job.reading()).describe()
     typer.echo(json.dumps(described, indent=2) if as_json else "\n".join(_lines(described)))
@@ -157,6 +159,7 @@ def reconstruct(
     coils: Coils = None,
     undersample: Undersample = None,
     noise_std: NoiseStd = None,
+    rebin: Rebin = None,
 ) -> None:
     """Reconstruct measured files, each into an HDF5 file with a PNG preview beside it."""
     from ctflow.pipeline.job import load_job
@@ -172,8 +175,8 @@ def reconstruct(
         "centre": centre,
     }
     given |= {"pixel_size": pixel_size, "size": size, "angles_unit": angles_unit, "photons": photons}
-    given |= {"mode": mode, "remove_stripes": remove_stripes, "coil_maps": coil_maps, "coils": coils}
-    job = load_job(config, {**given, "undersample": undersample, "noise_std": noise_std})
+    given |= {"mode": mode, "remove_stripes": remove_stripes, "rebin": rebin, "coil_maps": coil_maps}
+    job = load_job(config, {**given, "coils": coils, "undersample": undersample, "noise_std": noise_std})
 
     from ctflow.pipeline.run import run
     from ctflow.progress import shown

@@ -19,10 +19,10 @@ from ctflow import __version__
 from ctflow.flows.prior import FlowPrior
 from ctflow.io.errors import ScanError
 from ctflow.io.mr_scan import MRScan
+from ctflow.io.rebinned import RebinnedScan
 from ctflow.io.results import files_sha256, write_result
 from ctflow.io.scan import Scan
 from ctflow.pipeline.job import Job
-from ctflow.problem import InverseProblem
 from ctflow.reconstruction import Reconstruction
 from ctflow.report import evenly_spaced, preview
 from ctflow.representation import Representation
@@ -80,7 +80,7 @@ class FileRun:
 
     job: Job
     file: Path
-    scan: Scan | MRScan
+    scan: Scan | MRScan | RebinnedScan
     solver: Solver
     prior: FlowPrior | None
     device: torch.device
@@ -97,7 +97,7 @@ class FileRun:
         source_hash = files_sha256(self.scan.files)
         if self.prior is not None:
             self.prior = settled(self.prior, self.scan)
-        together = len(self.slices) if self.scan.is_volume else self.job.batch
+        together = len(self.slices) if self.scan.is_volume else min(self.job.batch, self.scan.most_together)
         for k in range(0, len(self.slices), together):
             self._block(self.slices[k : k + together])
         if not self.images:
@@ -225,7 +225,7 @@ def slice_generator(seed: int, index: int) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big"))
 
 
-def settled(prior: FlowPrior, scan: Scan | MRScan) -> FlowPrior:
+def settled(prior: FlowPrior, scan: Scan | MRScan | RebinnedScan) -> FlowPrior:
     """The prior with the scale of its images settled for a scan, so that all slices share it.
 
     Up to three evenly spaced slices of the whole scan are looked at, whichever are to be reconstructed;
@@ -236,19 +236,18 @@ def settled(prior: FlowPrior, scan: Scan | MRScan) -> FlowPrior:
     if scan.is_volume:
         return _with_representation(prior, prior.representation.fitted(scan.volume()))
     first = evenly_spaced(len(scan), _SLICES_FOR_SCALE)
-    problems: list[InverseProblem] = []
+    images: list[Tensor] = []
     unreadable: ScanError | None = None
     for i in dict.fromkeys([*first, *range(len(scan))]):
-        if len(problems) == len(first):
+        if len(images) == len(first):
             break
         try:
-            problems.append(scan[i])
+            images.append(scan[i].initial())
         except ScanError as error:
             unreadable = unreadable or error
-    if not problems:
+    if not images:
         raise unreadable or ValueError("expected at least one slice, found none")
-    # The first image decides, in which the noise model has no part.
-    return _with_representation(prior, prior.representation.fitted(scan.together(problems)))
+    return _with_representation(prior, prior.representation.fitted_to(torch.stack(images)))
 
 
 def _with_representation(prior: FlowPrior, representation: Representation) -> FlowPrior:
