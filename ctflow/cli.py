@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from ctflow import __version__
+from ctflow.io.errors import printable
 
 app = typer.Typer(
     name="ctflow",
@@ -275,11 +276,11 @@ def _words(value: Any) -> str:
         return f"{value:.6g}"
     if isinstance(value, list):
         return ", ".join(_words(item) for item in value) or "none"
-    return str(value)
+    return printable(str(value))
 
 
 def _fail(error: object) -> int:
-    typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+    typer.echo(f"error: {printable(' '.join(str(error).split()))}", err=True)
     return 2
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ctflow.io.description import describe
 from ctflow.io.errors import ScanError
+from ctflow.io.links import allowing_external_links, external_links_allowed
 from ctflow.io.recognition import recording_of
 from ctflow.io.recording import Rays, Recording
 from ctflow.problem import InverseProblem
@@ -39,6 +40,7 @@ def open_scan(
     photons: float | None = None,
     size: int | None = None,
     mode: int | None = None,
+    allow_external_links: bool = False,
 ) -> Scan:
     """Open a measured file, or a folder of them; the format is told by the content.
 
@@ -68,6 +70,8 @@ def open_scan(
         Height and width of the image in pixels, about the rotation axis; of unchanged pixel size.
     mode
         Of 2DeteCT, whose slices were each scanned in three: 1 low dose, 2 high fidelity, 3 beam hardening.
+    allow_external_links
+        Whether data may lie in any file that an HDF5 file names, instead of those in its folder and below.
 
     Raises
     ------
@@ -81,7 +85,10 @@ def open_scan(
             raise ScanError(path, name, found=value, expected="a positive number")
     if angles_unit not in (None, "degrees", "radians"):
         raise ScanError(path, "angles_unit", found=repr(angles_unit), expected="'degrees' or 'radians'")
-    recording = recording_of(path, angles_unit=angles_unit, photons=photons, mode=mode)
+    with external_links_allowed(allow_external_links):
+        recording = recording_of(path, angles_unit=angles_unit, photons=photons, mode=mode)
+    if allow_external_links:
+        recording = allowing_external_links(recording)
     total, bins = recording.geometry.views, recording.detector.bins
     for name, value, most in (("views", views, total), ("size", size, 2**15)):
         if value is not None and not 1 <= value <= most:
