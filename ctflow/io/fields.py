@@ -45,9 +45,15 @@ def opened(path: Path) -> Iterator[h5py.File]:
     if not h5py.is_hdf5(path):
         found = f"{path.stat().st_size} bytes of something else"
         raise ScanError(path, "file", found=found, expected="an HDF5 file")
+    with hdf5_errors(path), h5py.File(path, "r") as file:
+        yield file
+
+
+@contextmanager
+def hdf5_errors(path: str | Path) -> Iterator[None]:
+    """What HDF5 raises for a damaged file becomes a ScanError."""
     try:
-        with h5py.File(path, "r") as file:
-            yield file
+        yield
     except (ScanError, OutputError):
         raise
     except _OF_HDF5 as error:
