@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from ctflow import __version__
+from ctflow.io.errors import printable
 
 app = typer.Typer(
     name="ctflow",
@@ -246,6 +247,34 @@ def train(
 
 
 @app.command()
+def export(
+    file: Annotated[Path, typer.Argument(help="A reconstruction file.")],
+    target: Annotated[
+        Path, typer.Argument(help="x.nii.gz or x.nii, x.tif, or a folder of DICOM files to be.")
+    ],
+    what: Annotated[str, typer.Option(help="reconstruction, std or samples.")] = "reconstruction",
+    kind: Annotated[str | None, typer.Option("--format", help="nifti, dicom or tiff; by name.")] = None,
+    hounsfield: Annotated[bool, typer.Option("--hounsfield", help="Attenuation in HU, as in DICOM.")] = False,
+    water: Annotated[float | None, typer.Option(help="Its attenuation in 1/mm; 0.02 unless known.")] = None,
+    pixel_size: Annotated[float | None, typer.Option(help="In mm, where the file does not know it.")] = None,
+    slice_distance: Annotated[float | None, typer.Option(help="In mm, likewise.")] = None,
+    axes: Annotated[
+        str, typer.Option(help="Where x (right), y (up), z (next slice) point to in the patient.")
+    ] = "LAI",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing target.")] = False,
+) -> None:
+    """Write a reconstruction as NIfTI, as a DICOM series or as TIFF."""
+    from ctflow.io.export import export_result
+
+    options: dict[str, Any] = {"pixel_size": pixel_size, "slice_distance": slice_distance, "axes": axes}
+    options |= {"hounsfield": hounsfield, "water": water}
+    done = export_result(file, target, kind=kind, what=what, overwrite=overwrite, **options)
+    for note in done.notes:
+        typer.echo(printable(note))
+    typer.echo(f"{done.target}: {_counted(done.slices, 'slice')}, {done.kind}, in {done.unit or 'no unit'}")
+
+
+@app.command()
 def demo(
     output: Annotated[Path, typer.Option("--output", "-o", help="The picture to make.")] = Path("demo.png"),
     mri: Annotated[bool, typer.Option("--mri", help="Undersampled k-space of 8 coils instead.")] = False,
@@ -287,11 +316,11 @@ def _words(value: Any) -> str:
         return f"{value:.6g}"
     if isinstance(value, list):
         return ", ".join(_words(item) for item in value) or "none"
-    return str(value)
+    return printable(str(value))
 
 
 def _fail(error: object) -> int:
-    typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+    typer.echo(f"error: {printable(' '.join(str(error).split()))}", err=True)
     return 2
 
 

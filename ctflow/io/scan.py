@@ -20,6 +20,7 @@ from ctflow.io.geometries import spread_views
 from ctflow.io.kspace_recording import KspaceRecording
 from ctflow.io.mr_scan import KspaceReading, MRScan, open_kspace
 from ctflow.io.rebinned import RebinnedScan
+from ctflow.io.links import allowing_external_links, external_links_allowed
 from ctflow.io.recognition import recording_of
 from ctflow.io.recording import Rays, Recording, noise_of_one_slice
 from ctflow.io.slice_range import require_memory, slice_range
@@ -48,6 +49,7 @@ def open_scan(
     undersample: str | None = None,
     noise_std: float | None = None,
     rebin: bool = False,
+    allow_external_links: bool = False,
 ) -> Scan | MRScan | RebinnedScan:
     """Open a measured file, or a folder of them; the format is told by the content.
 
@@ -89,6 +91,8 @@ def open_scan(
         Of k-space: standard deviation of a complex sample's noise, in the file's unit.
     rebin
         Whether a helical scan is to be a sequence of fan beams, one a slice, instead of a volume.
+    allow_external_links
+        Whether data may lie in any file that an HDF5 file names, instead of those in its folder and below.
 
     Raises
     ------
@@ -102,7 +106,10 @@ def open_scan(
             raise ScanError(path, name, found=value, expected="a positive number")
     if angles_unit not in (None, "degrees", "radians"):
         raise ScanError(path, "angles_unit", found=repr(angles_unit), expected="'degrees' or 'radians'")
-    recording = recording_of(path, angles_unit=angles_unit, photons=photons, mode=mode)
+    with external_links_allowed(allow_external_links):
+        recording = recording_of(path, angles_unit=angles_unit, photons=photons, mode=mode)
+    if allow_external_links:
+        recording = allowing_external_links(recording)
     of_kspace = {"coil_maps": coil_maps, "coils": coils, "undersample": undersample, "noise_std": noise_std}
     if isinstance(recording, KspaceRecording):
         of_ct = {
