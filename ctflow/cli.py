@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ctflow import __version__
+from ctflow.io.errors import printable
 
 if TYPE_CHECKING:
     from ctflow.pipeline.running import Outcome
@@ -84,6 +85,7 @@ AnglesUnit = Annotated[
 ]
 Photons = Annotated[float | None, typer.Option(help="Per bin without an object, where the file is silent.")]
 RemoveStripes = Annotated[bool | None, typer.Option("--remove-stripes", help="Reduce ring artefacts.")]
+Rebin = Annotated[bool | None, typer.Option("--rebin", help="Of helical scans: fan beams, slice by slice.")]
 Mode = Annotated[int | None, typer.Option(help="Of 2DeteCT: 1, 2 or 3.")]
 CoilMaps = Annotated[
     str | None, typer.Option(help="Of k-space: espirit (default), adaptive, none, or a file of maps.")
@@ -114,14 +116,15 @@ def info(
     coils: Coils = None,
     undersample: Undersample = None,
     noise_std: NoiseStd = None,
+    rebin: Rebin = None,
 ) -> None:
     """Show what a measured file holds, what is assumed about it, and what is missing."""
     from ctflow.io.scan import open_scan
     from ctflow.pipeline.job import load_job
 
     given: dict[str, Any] = {"views": views, "centre": centre, "pixel_size": pixel_size, "size": size}
-    given |= {"angles_unit": angles_unit, "photons": photons, "mode": mode, "coil_maps": coil_maps}
-    given |= {"coils": coils, "undersample": undersample, "noise_std": noise_std}
+    given |= {"angles_unit": angles_unit, "photons": photons, "mode": mode, "rebin": rebin}
+    given |= {"coil_maps": coil_maps, "coils": coils, "undersample": undersample, "noise_std": noise_std}
     job = load_job(None, {"files": [file], "output": "-", "solver": "fbp", **given})
     described = open_scan(file, **job.reading()).describe()
     typer.echo(json.dumps(described, indent=2) if as_json else "\n".join(_lines(described)))
@@ -179,6 +182,7 @@ def reconstruct(
     coils: Coils = None,
     undersample: Undersample = None,
     noise_std: NoiseStd = None,
+    rebin: Rebin = None,
 ) -> None:
     """Reconstruct measured files, each into an HDF5 file with a PNG preview beside it.
 
@@ -199,7 +203,8 @@ def reconstruct(
     given |= {"pixel_size": pixel_size, "size": size, "angles_unit": angles_unit, "photons": photons}
     given |= {"keep_going": keep_going, "retry_failed": retry_failed, "executor": executor}
     given |= {"workers": workers, "threads": threads, "mode": mode, "remove_stripes": remove_stripes}
-    given |= {"coil_maps": coil_maps, "coils": coils, "undersample": undersample, "noise_std": noise_std}
+    given |= {"rebin": rebin, "coil_maps": coil_maps, "coils": coils}
+    given |= {"undersample": undersample, "noise_std": noise_std}
     given["dask"] = None if dask_address is None else {"address": dask_address}
     job = load_job(config, given)
 
@@ -328,6 +333,34 @@ def train(
 
 
 @app.command()
+def export(
+    file: Annotated[Path, typer.Argument(help="A reconstruction file.")],
+    target: Annotated[
+        Path, typer.Argument(help="x.nii.gz or x.nii, x.tif, or a folder of DICOM files to be.")
+    ],
+    what: Annotated[str, typer.Option(help="reconstruction, std or samples.")] = "reconstruction",
+    kind: Annotated[str | None, typer.Option("--format", help="nifti, dicom or tiff; by name.")] = None,
+    hounsfield: Annotated[bool, typer.Option("--hounsfield", help="Attenuation in HU, as in DICOM.")] = False,
+    water: Annotated[float | None, typer.Option(help="Its attenuation in 1/mm; 0.02 unless known.")] = None,
+    pixel_size: Annotated[float | None, typer.Option(help="In mm, where the file does not know it.")] = None,
+    slice_distance: Annotated[float | None, typer.Option(help="In mm, likewise.")] = None,
+    axes: Annotated[
+        str, typer.Option(help="Where x (right), y (up), z (next slice) point to in the patient.")
+    ] = "LAI",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing target.")] = False,
+) -> None:
+    """Write a reconstruction as NIfTI, as a DICOM series or as TIFF."""
+    from ctflow.io.export import export_result
+
+    options: dict[str, Any] = {"pixel_size": pixel_size, "slice_distance": slice_distance, "axes": axes}
+    options |= {"hounsfield": hounsfield, "water": water}
+    done = export_result(file, target, kind=kind, what=what, overwrite=overwrite, **options)
+    for note in done.notes:
+        typer.echo(printable(note))
+    typer.echo(f"{done.target}: {_counted(done.slices, 'slice')}, {done.kind}, in {done.unit or 'no unit'}")
+
+
+@app.command()
 def demo(
     output: Annotated[Path, typer.Option("--output", "-o", help="The picture to make.")] = Path("demo.png"),
     mri: Annotated[bool, typer.Option("--mri", help="Undersampled k-space of 8 coils instead.")] = False,
@@ -369,11 +402,11 @@ def _words(value: Any) -> str:
         return f"{value:.6g}"
     if isinstance(value, list):
         return ", ".join(_words(item) for item in value) or "none"
-    return str(value)
+    return printable(str(value))
 
 
 def _fail(error: object) -> int:
-    typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+    typer.echo(f"error: {printable(' '.join(str(error).split()))}", err=True)
     return 2
 
 

@@ -83,7 +83,7 @@ def demo_mri(
     path: str | Path = "demo-mri.png",
     *,
     size: int = 256,
-    steps: int = 50,
+    steps: int = 100,
     say: Say | None = None,
 ) -> list[Score]:
     """Compare zero-filling, CG-SENSE and FLOWER on the k-space of 8 coils, of which a quarter was sampled.

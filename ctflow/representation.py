@@ -111,9 +111,13 @@ class Representation:
         means so that noise does not count, at `peak`. Samples of a batch share one scale, so that
         slices of one scan keep their relation.
         """
+        return self if self.calibration == "fixed" else self.fitted_to(problem.initial())
+
+    def fitted_to(self, image: Tensor) -> Representation:
+        """As `fitted`, for a first image or a batch of them."""
         if self.calibration == "fixed":
             return self
-        bright = brightness(problem.initial().abs())
+        bright = brightness(image.abs())
         if bright <= 0:
             return self
         offset_ratio = float(torch.as_tensor(self.offset).max() / torch.as_tensor(self.scale).max())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -12,7 +12,9 @@ from torch import Tensor
 from ctflow.presets import standard_settings
 from ctflow.problem import InverseProblem
 from ctflow.receive_coils import birdcage_maps
+from operators.mri.column_masks import equispaced_mask, random_mask
 from operators.mri.fourier import CartesianFourier, centred_fft, centred_ifft
+from operators.mri.poisson_disc import poisson_disc
 from operators.noise import ComplexGaussianNoise, Generators
 
 _REFINEMENT = 2
@@ -101,18 +103,20 @@ class KspaceSettings:
         return birdcage_maps(self.coils, (self.size, self.size)) if self.coils > 1 else None
 
     def mask(self) -> Tensor | None:
-        """Where k-space is sampled: shape (size,) or (size, size).
+        """Where k-space is sampled, shape (size,) or (size, size), in all scans alike; None for everywhere.
 
         ValueError where the calibration region alone is more than the acceleration leaves.
         """
-        axes = 2 if self.sampling == "poisson" else 1
-        left = (self.size**axes / self.acceleration) ** (1 / axes)
-        if self.sampling != "full" and not self.calibration < left:
-            raise ValueError(
-                f"calibration: expected less than {left:.4g} of {self.size} for {self.acceleration:g}-fold "
-                f"{self.sampling} sampling, found {self.calibration}"
-            )
-        return _MASKS[self.sampling](self)
+        fraction = self.calibration / self.size
+        if self.sampling == "equispaced":
+            return equispaced_mask(self.size, self.acceleration, fraction, 0, keep_fraction=True).mask
+        if self.sampling == "random":
+            return random_mask(self.size, self.acceleration, fraction, 0).mask
+        if self.sampling == "poisson":
+            generator = torch.Generator().manual_seed(0)
+            shape = (self.size, self.size)
+            return poisson_disc(shape, self.acceleration, self.calibration, generator=generator).mask
+        return None
 
 
 MR_PRESETS: dict[str, KspaceSettings] = {
@@ -252,42 +256,3 @@ def _between(maps: Tensor) -> Tensor:
             pair = (maps, halfway)
         maps = torch.stack(pair, axis + 1).flatten(axis, axis + 1)
     return maps
-
-
-def _centre(size: int, calibration: int) -> Tensor:
-    columns = torch.arange(size) - size // 2
-    return (columns >= -(calibration // 2)) & (columns < calibration - calibration // 2)
-
-
-def _equispaced(settings: KspaceSettings) -> Tensor:
-    size, low, acceleration = settings.size, settings.calibration, settings.acceleration
-    spacing = acceleration * (low - size) / (low * acceleration - size)
-    mask = _centre(size, low)
-    mask[torch.arange(0, size - 0.5, spacing).round().long()] = True
-    return mask
-
-
-def _random(settings: KspaceSettings) -> Tensor:
-    size, low = settings.size, settings.calibration
-    probability = (size / settings.acceleration - low) / (size - low)
-    return _centre(size, low) | (torch.rand(size, generator=torch.Generator().manual_seed(0)) < probability)
-
-
-def _poisson(settings: KspaceSettings) -> Tensor:
-    size, centre = settings.size, _centre(settings.size, settings.calibration)
-    square = centre[:, None] & centre
-    axis = (torch.arange(size) - size // 2) / size
-    density = (1 + 50 * (axis[:, None].square() + axis.square())) ** -1.5 * ~square
-    count = round(size**2 / settings.acceleration) - int(square.sum())
-    chosen = torch.multinomial(density.flatten(), count, generator=torch.Generator().manual_seed(0))
-    mask = square.flatten()
-    mask[chosen] = True
-    return mask.reshape(size, size)
-
-
-_MASKS: dict[str, Callable[[KspaceSettings], Tensor | None]] = {
-    "full": lambda settings: None,
-    "equispaced": _equispaced,
-    "random": _random,
-    "poisson": _poisson,
-}

@@ -29,7 +29,7 @@ LAYERS = (
     ("ctflow.report", "ctflow.pipeline", "ctflow.demo", "ctflow.progress"),
     ("ctflow.cli", "ctflow.__main__"),
 )
-SIBLINGS = ("ctflow.io.formats", "operators.ct.projectors", "ctflow.solvers")
+SIBLINGS = ("ctflow.io.export", "ctflow.io.formats", "operators.ct.projectors", "ctflow.solvers")
 # What siblings share, each in a file of its own.
 SHARED = {
     "ctflow.solvers": {"early_stopping", "gaussian_shell", "quasi_newton", "slice_coupling", "solver"},
@@ -49,6 +49,7 @@ SHARED = {
         "triton_kernels",
         "triton_volume_kernels",
     },
+    "ctflow.io.export": {"dicom_tags", "images", "patient"},
     "ctflow.io.formats": set(),
 }
 MODULES = {

@@ -7,7 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctflow.io.errors import ScanError
-from ctflow.io.fields import attribute_numbers, check_slice_size, checked, dataset, find, numbers, text
+from ctflow.io.fields import (
+    attribute_numbers,
+    check_slice_size,
+    checked,
+    dataset,
+    find,
+    numbers,
+    text,
+    values_of,
+)
 from operators.ct.geometry import (
     ConeBeam,
     Detector,
@@ -84,7 +93,7 @@ def read_vectors(file: h5py.File, kind: str, sinogram_shape: tuple[int, ...]) ->
         expected = f"{views} rows, one for each view of /measurement"
         raise ScanError(file.filename, "/vectors", found=f"{len(stored)} rows", expected=expected)
     choice(file, "/vectors", "units", ("mm",))
-    vectors = np.asarray(stored[()], dtype=np.float64)
+    vectors = np.asarray(values_of(stored), dtype=np.float64)
     pitch, offset = _pitch_and_offset(file, bins)
     curved = bool(attribute_numbers(file, "/detector", "curved", 1)[0])
     if kind == "fan":

@@ -145,6 +145,11 @@ class MRScan:
         """Whether the slices are one problem, `volume`."""
         return self.recording.volume
 
+    @property
+    def most_together(self) -> int:
+        """How many slices one problem may have."""
+        return len(self)
+
     def __iter__(self) -> Iterator[InverseProblem]:
         return (self[index] for index in range(len(self)))
 

@@ -18,7 +18,9 @@ from ctflow.io.description import describe
 from ctflow.io.errors import ScanError
 from ctflow.io.geometries import spread_views
 from ctflow.io.kspace_recording import KspaceRecording
+from ctflow.io.links import allowing_external_links, external_links_allowed
 from ctflow.io.mr_scan import KspaceReading, MRScan, open_kspace
+from ctflow.io.rebinned import RebinnedScan
 from ctflow.io.recognition import recording_of
 from ctflow.io.recording import Rays, Recording, noise_of_one_slice
 from ctflow.io.slice_range import require_memory, slice_range
@@ -46,7 +48,9 @@ def open_scan(
     coils: int | None = None,
     undersample: str | None = None,
     noise_std: float | None = None,
-) -> Scan | MRScan:
+    rebin: bool = False,
+    allow_external_links: bool = False,
+) -> AnyScan:
     """Open a measured file, or a folder of them; the format is told by the content.
 
     Nothing but the description is read now. Files of CT become a `Scan`, k-space an `MRScan` of the same
@@ -85,6 +89,10 @@ def open_scan(
         Of k-space: leave samples out, such as "equispaced:4"; see `ctflow.io.undersampling`.
     noise_std
         Of k-space: standard deviation of a complex sample's noise, in the file's unit.
+    rebin
+        Whether a helical scan is to be a sequence of fan beams, one a slice, instead of a volume.
+    allow_external_links
+        Whether data may lie in any file that an HDF5 file names, instead of those in its folder and below.
 
     Raises
     ------
@@ -98,7 +106,10 @@ def open_scan(
             raise ScanError(path, name, found=value, expected="a positive number")
     if angles_unit not in (None, "degrees", "radians"):
         raise ScanError(path, "angles_unit", found=repr(angles_unit), expected="'degrees' or 'radians'")
-    recording = recording_of(path, angles_unit=angles_unit, photons=photons, mode=mode)
+    with external_links_allowed(allow_external_links):
+        recording = recording_of(path, angles_unit=angles_unit, photons=photons, mode=mode)
+    if allow_external_links:
+        recording = allowing_external_links(recording)
     of_kspace = {"coil_maps": coil_maps, "coils": coils, "undersample": undersample, "noise_std": noise_std}
     if isinstance(recording, KspaceRecording):
         of_ct = {
@@ -109,7 +120,7 @@ def open_scan(
             "mode": mode,
         }
         reading = KspaceReading(pixel_size=pixel_size, size=size, **of_kspace)  # type: ignore[arg-type]
-        return open_kspace(path, recording, reading, **of_ct, remove_stripes=remove_stripes)
+        return open_kspace(path, recording, reading, **of_ct, remove_stripes=remove_stripes, rebin=rebin)
     for name, given in of_kspace.items():
         if given is not None:
             raise ScanError(path, name, found=given, expected="none for a scan of CT")
@@ -120,7 +131,8 @@ def open_scan(
     if centre is not None and not 0 <= centre <= bins - 1:
         expected = f"a bin from 0 to {bins - 1}"
         raise ScanError(path, "centre", found=centre, expected=expected)
-    return Scan(path, recording, views, centre, pixel_size, remove_stripes, size)
+    scan = Scan(path, recording, views, centre, pixel_size, remove_stripes, size)
+    return RebinnedScan(scan) if rebin else scan
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,7 +166,7 @@ class Scan:
         if self.recording.volume:
             found = self.recording.geometry.describe()
             expected = "a scan whose rays stay in the plane of a slice"
-            hint = "scan.volume() is the problem in space"
+            hint = "scan.volume() is the problem in space; rebin=True makes slices of a helical scan"
             raise ScanError(self.path, "slices", found=found, expected=expected, hint=hint)
         start, stop = slice_range(self.path, index, len(self))
         measurement, noise = self._read(start, stop, self.used_views)
@@ -176,16 +188,26 @@ class Scan:
             found = self.recording.geometry.describe()
             hint = "take slices, such as scan[0:4]"
             raise ScanError(self.path, "volume", found=found, expected="rays in space", hint=hint)
-        measurement, noise = self._read(0, len(self), self.used_views)
+        measurement, noise = self.read_views(np.arange(len(self.used_views)))
+        return InverseProblem(self.operator, measurement, noise)
+
+    def read_views(self, which: NDArray[np.intp]) -> tuple[Tensor, NoiseModel]:
+        """Read some of the views in use of a scan in space, (views, rows, bins), and their noise."""
+        measurement, noise = self._read(0, len(self), self.used_views[which])
         if self.remove_stripes:
             by_row = without_stripes(measurement.transpose(0, 1), self._stripe_width)
             measurement = by_row.transpose(0, 1).contiguous()
-        return InverseProblem(self.operator, measurement, noise)
+        return measurement, noise
 
     @property
     def is_volume(self) -> bool:
         """Whether the slices are one problem, `volume`."""
         return self.recording.volume
+
+    @property
+    def most_together(self) -> int:
+        """How many slices one problem may have; those of a volume are all in one."""
+        return len(self)
 
     @property
     def _stripe_width(self) -> int:
@@ -231,7 +253,7 @@ class Scan:
 
     @property
     def slice_distance(self) -> float | None:
-        """Of a volume, in mm."""
+        """From slice to slice of a volume in mm; None of others, which do not know it."""
         return self.grid.pixel_size[0] if self.is_volume else None  # type: ignore[index]
 
     @cached_property
@@ -350,8 +372,11 @@ class Scan:
         return geometry.with_detector(moved)
 
     def _read(self, start: int, stop: int, views: NDArray[np.intp]) -> tuple[Tensor, NoiseModel]:
-        count = 1 if self.is_volume else stop - start
-        needed = count * math.prod(self.recording.geometry.sinogram_shape) * 4
+        count = len(views) / self.recording.geometry.views if self.is_volume else stop - start
+        needed = round(4 * count * math.prod(self.recording.geometry.sinogram_shape))
         what = "a volume of" if self.is_volume else f"{stop - start} slices of together"
         require_memory(self.path, needed, what)
         return self.recording.read(start, stop, views)
+
+
+AnyScan = Scan | MRScan | RebinnedScan

@@ -7,8 +7,7 @@ import os
 
 import torch
 
-from ctflow.io.mr_scan import MRScan
-from ctflow.io.scan import Scan
+from ctflow.io.scan import AnyScan
 from ctflow.pipeline.job import Job
 
 # More at once are not faster: a CPU's cores are busy with four, a GPU's with sixteen.
@@ -21,7 +20,7 @@ _PER_PIXEL, _PER_PIXEL_OF_NETWORK = 20, 400
 _SHARE = 0.4
 
 
-def slices_at_once(scan: Scan | MRScan, job: Job, device: torch.device) -> int:
+def slices_at_once(scan: AnyScan, job: Job, device: torch.device) -> int:
     """As many slices as the memory of the machine or the device is good for, at least one.
 
     It follows from all the memory that there is rather than from what is free at the moment, so that a job
@@ -35,7 +34,7 @@ def slices_at_once(scan: Scan | MRScan, job: Job, device: torch.device) -> int:
     return max(1, min(_MOST[device.type], fitting))
 
 
-def slice_bytes(scan: Scan | MRScan, job: Job) -> int:
+def slice_bytes(scan: AnyScan, job: Job) -> int:
     """About what one slice needs while it is computed, in bytes."""
     per_pixel = _PER_PIXEL + (_PER_PIXEL_OF_NETWORK if job.prior_name(scan.modality) is not None else 0)
     measured, pixels = (math.prod(shape) for shape in (scan.measurement_shape, scan.image_shape))

@@ -15,10 +15,9 @@ from torch import Tensor
 
 from ctflow.flows.prior import FlowPrior
 from ctflow.io.errors import OutputError, ScanError
-from ctflow.io.mr_scan import MRScan
 from ctflow.io.parts import Part, write_part
 from ctflow.io.results import image_datasets
-from ctflow.io.scan import Scan
+from ctflow.io.scan import AnyScan
 from ctflow.metrics import psnr, ssim
 from ctflow.pipeline.job import Job
 from ctflow.pipeline.targets import Target
@@ -178,7 +177,7 @@ def summed(counts: list[dict[str, float]]) -> dict[str, float]:
     return {key: sum(count.get(key, 0) for count in counts) for key in counts[0]} if counts else {}
 
 
-def _part(solver: str, result: Reconstruction, block: range, scan: Scan | MRScan) -> Part:
+def _part(solver: str, result: Reconstruction, block: range, scan: AnyScan) -> Part:
     """What a solver found, on the CPU, with what can be said of each slice."""
     images = scan.finished(result.image.detach().cpu())
     event = tuple(range(1, images.ndim))
@@ -215,7 +214,7 @@ def _part(solver: str, result: Reconstruction, block: range, scan: Scan | MRScan
     return Part(block, status, volumes, numbers, about)
 
 
-def _against_truth(images: Tensor, block: range, scan: Scan | MRScan) -> dict[str, list[float]]:
+def _against_truth(images: Tensor, block: range, scan: AnyScan) -> dict[str, list[float]]:
     """PSNR and SSIM of the slices whose truth the scan knows."""
     truth = scan.truth(slice(block.start, block.stop))
     truth = None if truth is None else truth.abs() if truth.is_complex() else truth
@@ -233,7 +232,7 @@ def slice_generator(seed: int, index: int) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big"))
 
 
-def settled(prior: FlowPrior, scan: Scan | MRScan) -> FlowPrior:
+def settled(prior: FlowPrior, scan: AnyScan) -> FlowPrior:
     """The prior with the scale of its images settled for a scan, so that all slices share it.
 
     Up to three evenly spaced slices of the whole scan are looked at, whichever are to be reconstructed;
@@ -244,19 +243,18 @@ def settled(prior: FlowPrior, scan: Scan | MRScan) -> FlowPrior:
     if scan.is_volume:
         return _with_representation(prior, prior.representation.fitted(scan.volume()))
     first = evenly_spaced(len(scan), _SLICES_FOR_SCALE)
-    problems: list[InverseProblem] = []
+    images: list[Tensor] = []
     unreadable: ScanError | None = None
     for i in dict.fromkeys([*first, *range(len(scan))]):
-        if len(problems) == len(first):
+        if len(images) == len(first):
             break
         try:
-            problems.append(scan[i])
+            images.append(scan[i].initial())
         except ScanError as error:
             unreadable = unreadable or error
-    if not problems:
+    if not images:
         raise unreadable or ValueError("expected at least one slice, found none")
-    # The first image decides, in which the noise model has no part.
-    return _with_representation(prior, prior.representation.fitted(scan.together(problems)))
+    return _with_representation(prior, prior.representation.fitted_to(torch.stack(images)))
 
 
 def _with_representation(prior: FlowPrior, representation: Representation) -> FlowPrior:

@@ -71,7 +71,8 @@ def _target(job: Job, file: Path, device: torch.device) -> Target:
     slices = chosen_slices(job.slices, len(scan))
     if scan.is_volume and len(slices) < len(scan):
         raise ValueError(f"slices: expected all {len(scan)} of {file}, which are one problem")
-    batch = len(slices) if scan.is_volume else job.batch or slices_at_once(scan, job, device)
+    at_once = job.batch or slices_at_once(scan, job, device)
+    batch = len(slices) if scan.is_volume else min(at_once, scan.most_together)
     return Target(file, job.output_of(file), scan, slices, batch)
 
 

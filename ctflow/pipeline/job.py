@@ -99,6 +99,8 @@ class Job(BaseModel):
         Reduce rings by evening out the detector's bins.
     coil_maps, coils, undersample, noise_std
         Of k-space; see `ctflow.io.scan.open_scan`.
+    rebin
+        Of helical scans: reconstruct slice by slice, from fan beams, instead of a volume.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=False)
@@ -132,6 +134,7 @@ class Job(BaseModel):
     coils: int | None = Field(default=None, ge=1)
     undersample: str | None = None
     noise_std: float | None = Field(default=None, gt=0)
+    rebin: bool = False
 
     @field_validator("files", mode="before")
     @classmethod
@@ -176,7 +179,8 @@ class Job(BaseModel):
         of_ct = ("views", "centre", "pixel_size", "size", "angles_unit", "photons", "mode")
         names = (*of_ct, "coil_maps", "coils", "undersample", "noise_std")
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        return {**given, "remove_stripes": True} if self.remove_stripes else given
+        asked = {name: True for name in ("remove_stripes", "rebin") if getattr(self, name)}
+        return {**given, **asked}
 
     def output_of(self, file: Path) -> Path:
         """Where the reconstruction of one of the files goes."""

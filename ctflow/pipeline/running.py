@@ -326,6 +326,8 @@ class _Run:
     def _preview(self, target: Target) -> Path:
         scan, chosen = target.scan, evenly_spaced(len(target.slices), _SHOWN)
         images = read_images(target.output, chosen)
+        if images is None:
+            raise OutputError(f"{target.output}: /reconstruction: expected images, found nothing")
         return preview(
             images,
             target.output.with_suffix(".png"),

@@ -10,10 +10,9 @@ from typing import Any
 
 from ctflow.io.atomic import replacing_text
 from ctflow.io.errors import OutputError
-from ctflow.io.mr_scan import MRScan
 from ctflow.io.parts import failures, part_file, parts_folder, read_status, split
 from ctflow.io.results import read_description
-from ctflow.io.scan import Scan
+from ctflow.io.scan import AnyScan
 
 _PLAN = "plan.json"
 
@@ -53,7 +52,7 @@ class Target:
 
     file: Path
     output: Path
-    scan: Scan | MRScan
+    scan: AnyScan
     slices: range
     batch: int
 

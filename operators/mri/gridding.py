@@ -25,8 +25,9 @@ class Gridding:
     """y_j = sum_n x_n exp(-2 pi i k_j n / N) / sqrt(N0 N1) for images (count, N0, N1), n from -(N // 2) on.
 
     The oversampled spectrum is interpolated with a Kaiser-Bessel window, seven points along each axis. On
-    noise the relative error is below 5e-5, and less for small images. The adjoint uses the same weights, so that the two are transposes to rounding.
-    Works in complex64, in ``torch.get_num_threads()`` threads; the values do not depend on their number.
+    noise the relative error is below 5e-5, and less for small images. The adjoint uses the same weights, so
+    that the two are transposes to rounding. Works in complex64, in ``torch.get_num_threads()`` threads; the
+    values do not depend on their number.
 
     Parameters
     ----------

@@ -73,9 +73,7 @@ class DaskCluster:
                     except KilledWorker:
                         yield failed_block(self._job, task, DIED)
             except (FutureCancelledError, OSError) as error:
-                raise ConnectionError(
-                    f"the scheduler {client.scheduler.addr} was lost; run the job again"
-                ) from error
+                raise ConnectionError(f"the Dask scheduler was lost ({error}); run the job again") from error
 
     def _cluster(self, stack: ExitStack) -> Any:
         settings = self._job.dask

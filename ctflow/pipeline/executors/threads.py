@@ -7,10 +7,8 @@ import torch
 
 def set_threads(count: int) -> None:
     """Compute in so many threads from now on, whatever the number of cores."""
-    import numba
-
+    # Compiled kernels run in as many threads as torch.
     torch.set_num_threads(count)
-    numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
 
 
 def usable_device(name: str, index: int) -> torch.device:

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -256,9 +255,9 @@ def waited_for(folder: Path, process: subprocess.Popen[str], parts: int) -> None
 
 
 @pytest.fixture
-def long_scan(tmp_path: Path) -> Iterator[Path]:
+def long_scan(tmp_path: Path) -> Path:
     write_dxchange(tmp_path / "long.h5", noise=True, slices=200)
-    yield tmp_path / "long.h5"
+    return tmp_path / "long.h5"
 
 
 def test_sigkill_at_any_moment(long_scan: Path) -> None:
