@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ctflow import __version__
 from ctflow.io.errors import printable
+
+if TYPE_CHECKING:
+    from ctflow.pipeline.running import Outcome
 
 app = typer.Typer(
     name="ctflow",
@@ -43,6 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # the reader, such as `head`, has had enough
         sys.stderr.close()
         code = 0
+    except ConnectionError as error:
+        _fail(error)
+        code = 1
     except (ValueError, OSError) as error:
         code = _fail(error)
     except ImportError as error:
@@ -50,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (KeyboardInterrupt, typer.Abort):
         code = _INTERRUPTED
     if code == _INTERRUPTED:  # typer returns it for an interrupt that it sees first
-        typer.echo("interrupted; nothing unfinished was kept", err=True)
+        typer.echo("interrupted", err=True)
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -148,7 +155,22 @@ def reconstruct(
     steps: Annotated[int | None, typer.Option(help="Short for --set steps=N.")] = None,
     batch: Annotated[int | None, typer.Option(help="Slices computed at a time; 4 unless given.")] = None,
     config: Annotated[Path | None, typer.Option(help="A YAML file with these settings as keys.")] = None,
-    overwrite: Annotated[bool | None, typer.Option("--overwrite", help="Replace an existing output.")] = None,
+    overwrite: Annotated[
+        bool | None, typer.Option("--overwrite", help="Replace an output made with other settings.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check every file, and say what would be done.")
+    ] = False,
+    keep_going: Annotated[
+        bool | None, typer.Option("--keep-going", help="Begin although some files cannot be read.")
+    ] = None,
+    retry_failed: Annotated[
+        bool | None, typer.Option("--retry-failed", help="Compute failed slices again.")
+    ] = None,
+    executor: Annotated[str | None, typer.Option(help="serial (default), processes or dask.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Of processes or dask.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Of each process.")] = None,
+    dask_address: Annotated[str | None, typer.Option(help="Of a scheduler that is running.")] = None,
     centre: Centre = None,
     pixel_size: PixelSize = None,
     size: Size = None,
@@ -162,7 +184,10 @@ def reconstruct(
     noise_std: NoiseStd = None,
     rebin: Rebin = None,
 ) -> None:
-    """Reconstruct measured files, each into an HDF5 file with a PNG preview beside it."""
+    """Reconstruct measured files, each into an HDF5 file with a PNG preview beside it.
+
+    Stopped in whatever way, the same command goes on where it was.
+    """
     from ctflow.pipeline.job import load_job
 
     given: dict[str, Any] = {"files": files or None, "output": output, "solver": solver, "prior": prior}
@@ -176,22 +201,83 @@ def reconstruct(
         "centre": centre,
     }
     given |= {"pixel_size": pixel_size, "size": size, "angles_unit": angles_unit, "photons": photons}
-    given |= {"mode": mode, "remove_stripes": remove_stripes, "rebin": rebin, "coil_maps": coil_maps}
-    job = load_job(config, {**given, "coils": coils, "undersample": undersample, "noise_std": noise_std})
+    given |= {"keep_going": keep_going, "retry_failed": retry_failed, "executor": executor}
+    given |= {"workers": workers, "threads": threads, "mode": mode, "remove_stripes": remove_stripes}
+    given |= {"rebin": rebin, "coil_maps": coil_maps, "coils": coils}
+    given |= {"undersample": undersample, "noise_std": noise_std}
+    given["dask"] = None if dask_address is None else {"address": dask_address}
+    job = load_job(config, given)
 
-    from ctflow.pipeline.run import run
+    if dry_run:
+        from ctflow.pipeline.checks import checked
+        from ctflow.pipeline.estimate import estimated
+
+        plan = checked(job)
+        for line in estimated(job, plan):
+            typer.echo(line)
+        raise typer.Exit(2 if plan.refused else 0)
+
+    from ctflow.pipeline.interruption import interruptions
+    from ctflow.pipeline.running import run
     from ctflow.progress import shown
 
-    with shown() as progress:
-        outcomes = run(job, progress)
+    with interruptions() as stop, shown() as progress:
+        outcomes = run(job, progress, lambda: bool(stop))
     for outcome in outcomes:
-        for index, reason in outcome.failed.items():
-            typer.echo(f"{outcome.file}: slice {index} failed: {reason}", err=True)
+        _say(outcome)
+    if stop:
+        typer.echo(f"stopped; to go on: {shlex.join(['ctflow', *sys.argv[1:]])}", err=True)
+        raise typer.Exit(128 + stop.signal)
+    bad = any(outcome.failed or outcome.unfinished for outcome in outcomes)
+    raise typer.Exit(1 if bad else 0)
+
+
+def _say(outcome: Outcome) -> None:
+    """What became of one file."""
+    for index, reason in outcome.failed.items():
+        typer.echo(f"{outcome.file}: slice {index} failed: {reason}", err=True)
+    if outcome.unfinished is not None and outcome.slices == 0:
+        typer.echo(f"{outcome.file}: left out: {outcome.unfinished}", err=True)
+    elif outcome.unfinished is not None:
+        there = f"{outcome.computed} of {_counted(outcome.slices, 'slice')} computed now"
+        typer.echo(f"{outcome.file}: not finished, {there}: {outcome.unfinished}", err=True)
+    if outcome.output is not None:
         done = outcome.slices - len(outcome.failed)
-        if outcome.output is not None:
-            typer.echo(f"{outcome.output}: {_counted(done, 'slice')} in {outcome.seconds:.1f} s")
-            typer.echo(f"{outcome.picture}")
-    raise typer.Exit(1 if any(outcome.failed for outcome in outcomes) else 0)
+        how = f"in {outcome.seconds:.1f} s" if outcome.computed else "there already"
+        typer.echo(f"{outcome.output}: {_counted(done, 'slice')} {how}")
+        typer.echo(f"{outcome.picture}")
+
+
+@app.command()
+def status(
+    path: Annotated[Path, typer.Argument(metavar="OUT", help="A reconstruction file, or a folder of them.")],
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Show how far a reconstruction is: done, failed and remaining slices, running or not."""
+    from ctflow.pipeline.status import status_of
+
+    found = status_of(path)
+    if as_json:
+        lines = [
+            {
+                "output": str(one.output),
+                "slices": one.slices,
+                "done": one.done,
+                "failed": one.failed,
+                "remaining": one.remaining,
+                "state": one.state,
+            }
+            for one in found
+        ]
+        typer.echo(json.dumps(lines, indent=2))
+        return
+    for one in found:
+        typer.echo(
+            f"{one.output}: {one.state}, {one.done} of {_counted(one.slices, 'slice')} done, "
+            f"{len(one.failed)} failed, {one.remaining} remaining"
+        )
+        for index, reason in one.failed.items():
+            typer.echo(f"  slice {index}: {reason}")
 
 
 @app.command()

@@ -157,6 +157,24 @@ def replacing_folder(path: str | Path, overwrite: bool = False, *, ours: str = "
             shutil.rmtree(aside, ignore_errors=True)
 
 
+def replacing_text(path: Path, content: str) -> None:
+    """Write a small text in place of whatever is there, whole or not at all.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+    temporary = _temporary(path)
+    try:
+        temporary.write_text(content)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OutputError(f"{path}: could not be written ({error.strerror or error})") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def _temporary(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
 

@@ -198,6 +198,11 @@ class MRScan:
         return self.recording.image_shape if size is None else (size, size)
 
     @property
+    def measurement_shape(self) -> tuple[int, ...]:
+        """Of the k-space of one slice, or of the volume: (coils, *matrix)."""
+        return (self.coils, *self.recording.matrix)
+
+    @property
     def pixel_size(self) -> float | None:
         """Height and width of a finished image's pixels in mm; None where unknown, or not the same."""
         if self.reading.pixel_size is not None:

@@ -61,6 +61,12 @@ def recording_of(
     return module.recording(path, angles_unit=angles_unit, photons=photons, **modes)
 
 
+def is_scan_folder(path: Path) -> bool:
+    """Whether a folder is one scan, rather than a place where scans are kept."""
+    modules = (import_module(f"ctflow.io.formats.{name}") for name in _IN_FOLDERS.values())
+    return any(module.recognises(path) for module in modules)
+
+
 def _format_of(path: Path) -> ModuleType:
     if path.is_dir():
         names = ", ".join(sorted(entry.name for entry in islice(path.iterdir(), _NAMES_SHOWN)))

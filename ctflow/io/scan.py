@@ -18,9 +18,9 @@ from ctflow.io.description import describe
 from ctflow.io.errors import ScanError
 from ctflow.io.geometries import spread_views
 from ctflow.io.kspace_recording import KspaceRecording
+from ctflow.io.links import allowing_external_links, external_links_allowed
 from ctflow.io.mr_scan import KspaceReading, MRScan, open_kspace
 from ctflow.io.rebinned import RebinnedScan
-from ctflow.io.links import allowing_external_links, external_links_allowed
 from ctflow.io.recognition import recording_of
 from ctflow.io.recording import Rays, Recording, noise_of_one_slice
 from ctflow.io.slice_range import require_memory, slice_range
@@ -50,7 +50,7 @@ def open_scan(
     noise_std: float | None = None,
     rebin: bool = False,
     allow_external_links: bool = False,
-) -> Scan | MRScan | RebinnedScan:
+) -> AnyScan:
     """Open a measured file, or a folder of them; the format is told by the content.
 
     Nothing but the description is read now. Files of CT become a `Scan`, k-space an `MRScan` of the same
@@ -272,6 +272,16 @@ class Scan:
         center = tuple(value * self._scale for value in grid.center)
         return ImageGrid((*grid.shape[:-2], height, width), sides, center)
 
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Of one slice, (height, width), or of the volume."""
+        return self.grid.shape
+
+    @property
+    def measurement_shape(self) -> tuple[int, ...]:
+        """Of one slice, (views, bins), or of the volume, (views, rows, bins)."""
+        return (len(self.used_views), *self.recording.detector.shape)
+
     @cached_property
     def centre(self) -> float:
         """Where the rotation axis falls on the detector, in bins; searched in the middle slice if unknown.
@@ -363,7 +373,10 @@ class Scan:
 
     def _read(self, start: int, stop: int, views: NDArray[np.intp]) -> tuple[Tensor, NoiseModel]:
         count = len(views) / self.recording.geometry.views if self.is_volume else stop - start
-        needed = count * math.prod(self.recording.geometry.sinogram_shape) * 4
+        needed = round(4 * count * math.prod(self.recording.geometry.sinogram_shape))
         what = "a volume of" if self.is_volume else f"{stop - start} slices of together"
         require_memory(self.path, needed, what)
         return self.recording.read(start, stop, views)
+
+
+AnyScan = Scan | MRScan | RebinnedScan

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from ctflow.pipeline.files import measured_files
 from ctflow.solvers import make_solver
 from ctflow.solvers.solver import nearest
 
@@ -18,13 +20,33 @@ _WITHOUT_PRIOR = {"fbp", "cgls", "sirt", "tv", "deep-image-prior"}
 _WITHOUT_PRIOR |= {"zero-filled", "rss", "cg-sense", "wavelet", "grappa"}
 
 
+class DaskSettings(BaseModel):
+    """Where a Dask cluster is, or how one is made.
+
+    Attributes
+    ----------
+    address
+        Of a scheduler that is running, such as "tcp://node:8786".
+    slurm
+        Keyword arguments of dask_jobqueue.SLURMCluster, such as queue, cores, memory, walltime.
+    dashboard
+        The port of the dashboard of a cluster on this machine; 0 takes a free one.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    address: str | None = None
+    slurm: dict[str, Any] | None = None
+    dashboard: int = Field(default=0, ge=0, le=65535)
+
+
 class Job(BaseModel):
     """One or more measured files, how to read them, and how to reconstruct them.
 
     Attributes
     ----------
     files
-        Measured files.
+        Measured files; also patterns, folders, and lists of them, see `measured_files`.
     output
         The file to write for one input, a folder for several.
     solver, settings
@@ -35,7 +57,8 @@ class Job(BaseModel):
     slices
         "a:b", "a:", ":b" or a single number; all unless given. Negative numbers count from the end.
     batch
-        Slices computed at a time. It changes memory and speed, and the result by rounding only.
+        Slices computed at a time; as many as the memory is good for unless given, 4 at most on a CPU. It
+        changes memory and speed, and the result by rounding only.
     seed
         Of the randomness; every slice has its own, derived from this and its number.
     device
@@ -43,7 +66,21 @@ class Job(BaseModel):
     precision
         Of the network: "bfloat16" is faster where the hardware has it.
     overwrite
-        Replace an output that is there.
+        Replace an output that other settings, another version or another input made.
+    keep_going
+        Begin although some of the files cannot be read.
+    retry_failed
+        Compute the slices again that failed before.
+    executor
+        "serial"; "processes" of this machine; or "dask", a cluster of them.
+    workers
+        How many of the last two.
+    threads
+        Of each process. The results of networks depend on it by rounding. All cores unless given where there
+        is one process, and 1 where there are several.
+    dask
+        For "dask": `address` of a scheduler that is running, or `slurm`, settings of a
+        dask_jobqueue.SLURMCluster; a cluster on this machine without.
     views
         Use this many of the angles, evenly spaced.
     centre
@@ -74,11 +111,17 @@ class Job(BaseModel):
     settings: dict[str, Any] = Field(default_factory=dict)
     prior: str | None = None
     slices: str | None = None
-    batch: int = Field(default=4, ge=1)
+    batch: int | None = Field(default=None, ge=1)
     seed: int = Field(default=0, ge=0)
     device: str = "auto"
     precision: Literal["float32", "bfloat16"] = "float32"
     overwrite: bool = False
+    keep_going: bool = False
+    retry_failed: bool = False
+    executor: Literal["serial", "processes", "dask"] = "serial"
+    workers: int | None = Field(default=None, ge=1)
+    threads: int | None = Field(default=None, ge=1)
+    dask: DaskSettings = Field(default_factory=DaskSettings)
     views: int | None = Field(default=None, ge=1)
     centre: float | None = None
     pixel_size: float | None = Field(default=None, gt=0)
@@ -96,7 +139,9 @@ class Job(BaseModel):
     @field_validator("files", mode="before")
     @classmethod
     def _one_or_more(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str | Path) else value
+        words = (value,) if isinstance(value, str | Path) else value
+        named = isinstance(words, list | tuple) and all(isinstance(word, str | Path) for word in words)
+        return measured_files(words) if named else words
 
     @field_validator("slices", mode="before")
     @classmethod
@@ -121,6 +166,13 @@ class Job(BaseModel):
     def prior_name(self, modality: str = "CT") -> str | None:
         """The prior to load: the one asked for, the modality's where the solver needs one, or None."""
         return (self.prior or DEFAULT_PRIORS[modality]) if needs_prior(self.solver) else None
+
+    @property
+    def fixed_threads(self) -> int:
+        """How many threads each process computes in."""
+        if self.threads is not None:
+            return self.threads
+        return (os.cpu_count() or 1) if self.executor == "serial" else 1
 
     def reading(self) -> dict[str, Any]:
         """The keyword arguments of `open_scan` that differ from its defaults."""

@@ -22,7 +22,7 @@ def config(tmp_path: Path) -> Path:
 
 def test_defaults() -> None:
     job = load_job(None, GIVEN)
-    assert (job.solver, job.prior_name(), job.seed, job.batch) == ("flower", "ct-small", 0, 4)
+    assert (job.solver, job.prior_name(), job.seed, job.batch) == ("flower", "ct-small", 0, None)
     assert job.reading() == {}
 
 
