@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 
 from ctflow.flows.prior import FlowPrior, Method
-from ctflow.problem import InverseProblem
+from ctflow.problem import InverseProblem, Proximal
+from ctflow.quasi_newton import lbfgs
 from ctflow.reconstruction import Reconstruction
 from ctflow.solvers.gaussian_shell import Regulariser, penalty_gradient
 from ctflow.solvers.gaussian_shell import penalty as penalty_of
-from ctflow.solvers.quasi_newton import lbfgs
 from ctflow.solvers.solver import Callback, Recorder, must_be, need_generator, need_prior, white_noise
 from operators.noise import Generators
 
-# All states, the data fit of the last one, the largest defect, and the iterations of the proximal.
-Iterate = tuple[Tensor, Tensor, Tensor, Tensor | None]
+# All states, the data fit of the last one, the largest defect, and the proximal.
+Iterate = tuple[Tensor, Tensor, Tensor, Proximal | None]
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class MSFlow:
         callback: Callback | None = None,
     ) -> Reconstruction:
         """Reconstruct `problem` with `prior`; see `Solver`."""
-        prior, generator = need_prior(self, prior), need_generator(self, generator)
+        prior, generator = need_prior(self, prior, latent=True), need_generator(self, generator)
         representation = prior.representation.fitted(problem)
         with Recorder(
             self,
@@ -136,7 +136,7 @@ class MSFlow:
             prior=prior,
             representation=representation,
         ) as record:
-            posed = problem.on(representation)
+            posed = problem.through(representation)
             states = self._start(
                 prior, representation.encode(problem.initial()), white_noise(posed, generator)
             )
@@ -146,10 +146,10 @@ class MSFlow:
             for stage in range(-(-self.sweeps // self.every)):
                 penalty = self.penalty * self.growth**stage
                 count = min(self.every, self.sweeps - stage * self.every)
-                for moved, fit, defect, iterations in minimise(posed, prior, states, penalty, count):
+                for moved, fit, defect, near in minimise(posed, prior, states, penalty, count):
                     states = torch.where(posed.per_sample(active), moved, states)
                     defects.append(defect)
-                    if record.step(partial(representation.decode, states[-1]), fit, iterations):
+                    if record.step(partial(representation.decode, states[-1]), fit, near):
                         break
                 active = active & (defects[-1] > self.tolerance)
                 if record.stopped or not bool(active.any()):
@@ -186,7 +186,7 @@ class MSFlow:
         Their Hessian is tridiagonal over the states: regularisation + penalty first, twice the penalty
         after, minus the penalty beside, and penalty + A^T W A last.
         """
-        event_dims = len(problem.operator.domain_shape)
+        event_dims = problem.event_dims
         for _ in range(count):
             carried = self._carried(prior, states)
             pull = penalty * (states[1:] - carried)
@@ -210,13 +210,13 @@ class MSFlow:
                 moves.append((row + penalty * moves[-1]) / pivot)
             defect = _largest(states[1:] - carried, event_dims)
             states = states + self.relaxation * torch.stack(moves[::-1])
-            yield states, near.data_fit, defect, near.iterations
+            yield states, near.data_fit, defect, near
 
     def _descend(
         self, problem: InverseProblem, prior: FlowPrior, states: Tensor, penalty: float, count: int
     ) -> Iterator[Iterate]:
         """Steps of L-BFGS on all states, with the flow's own derivatives."""
-        event_dims, batch_dims = len(problem.operator.domain_shape), len(problem.batch_shape)
+        event_dims, batch_dims = problem.event_dims, len(problem.batch_shape)
 
         def objective(stacked: Tensor) -> tuple[Tensor, Tensor]:
             with torch.enable_grad():
