@@ -303,7 +303,8 @@ class InverseProblem:
             return self.on(representation)
         from ctflow.decoded_problem import DecodedProblem  # which is made of this class
 
-        pixels = self.on(representation.fitted(self).pixels)
+        representation = representation.fitted(self)
+        pixels = self.on(representation.pixels)
         return DecodedProblem(
             pixels.operator,
             pixels.measurement,

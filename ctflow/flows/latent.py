@@ -1,4 +1,4 @@
-"""Latent priors: the transformer and autoencoder of a diffusers pipeline, as of Stable Diffusion 3 or FLUX."""
+"""Latent priors: transformer and autoencoder of a diffusers pipeline, as of Stable Diffusion 3 or FLUX."""
 
 from __future__ import annotations
 

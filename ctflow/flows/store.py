@@ -74,8 +74,8 @@ def load_prior(name: str | Path, *, precision: str = "float32") -> FlowPrior:
     Parameters
     ----------
     name
-        Such as "ct-small", a path as given to `save_prior`, or the folder of a diffusers pipeline, which becomes
-        a latent prior; see `load_latent_prior`.
+        Such as "ct-small", a path as given to `save_prior`, or the folder of a diffusers pipeline, which
+        becomes a latent prior; see `load_latent_prior`.
     precision
         "bfloat16" runs the network's convolutions in that precision.
 

@@ -19,6 +19,10 @@ from ctflow.solvers.gaussian_shell import penalty as penalty_of
 from ctflow.solvers.solver import Callback, Recorder, must_be, need_generator, need_prior, white_noise
 from operators.noise import Generators
 
+_JACOBIANS = ("free", "scalar", "exact")
+# Of the finite difference, in the prior's units: above single precision, below the prior's structure.
+_PROBE = 1e-2
+
 # All states, the data fit of the last one, the largest defect, and the proximal.
 Iterate = tuple[Tensor, Tensor, Tensor, Proximal | None]
 
@@ -57,9 +61,14 @@ class MSFlow:
         Jacobian a large penalty ends at the most probable noise given y, for a Gaussian prior at the
         posterior mean.
     jacobian
-        Of Phi_k in the gradient. "free" takes the identity, as published: no backward pass, but on a
-        Gaussian prior of uneven covariance a fixed point beside the optimum. "exact" takes
-        vector-Jacobian products, and L-BFGS on all states in place of the sweeps.
+        Of Phi_k. "free" takes the identity, as published: no backward pass, but on a Gaussian prior of
+        uneven covariance a fixed point beside the optimum: a direction in which the prior has standard
+        deviation s is held as if it had sqrt(s). Priors of images have small ones in most directions, which
+        the identity then lets follow the noise. "scalar" takes the multiple of the identity nearest to the
+        derivative, its trace over d by one random probe (Hutchinson, 1990) and a finite difference,
+        anew whenever the penalty grows: still no backward pass, exact for priors of one standard deviation
+        whatever it is, and of the right size for others. "exact" takes vector-Jacobian products, and L-BFGS
+        on all states in place of the sweeps.
     relaxation
         Of a sweep's moves, 1 for whole ones. Where the flow stretches much, whole ones may overshoot.
     penalty, growth, every
@@ -82,7 +91,7 @@ class MSFlow:
     sweeps: int = 60
     regularisation: float = 1.0
     regulariser: Regulariser = "radial"
-    jacobian: Literal["free", "exact"] = "free"
+    jacobian: Literal["free", "scalar", "exact"] = "free"
     relaxation: float = 1.0
     penalty: float = 10.0
     growth: float = 2.0
@@ -104,7 +113,7 @@ class MSFlow:
             sweeps=(self.sweeps, self.sweeps >= 1, "at least 1"),
             regularisation=(self.regularisation, self.regularisation >= 0, "at least 0"),
             regulariser=(self.regulariser, self.regulariser in kinds, "radial or quadratic"),
-            jacobian=(self.jacobian, self.jacobian in ("free", "exact"), "free or exact"),
+            jacobian=(self.jacobian, self.jacobian in _JACOBIANS, f"one of {', '.join(_JACOBIANS)}"),
             relaxation=(self.relaxation, 0 < self.relaxation <= 1, "above 0 and at most 1"),
             penalty=(self.penalty, self.penalty > 0, "a positive number"),
             growth=(self.growth, self.growth >= 1, "at least 1"),
@@ -140,13 +149,16 @@ class MSFlow:
             states = self._start(
                 prior, representation.encode(problem.initial()), white_noise(posed, generator)
             )
-            minimise = self._sweep if self.jacobian == "free" else self._descend
+            minimise = self._descend if self.jacobian == "exact" else self._sweep
+            slopes = states.new_ones(self.segments, *posed.batch_shape)
             active = torch.ones(posed.batch_shape, dtype=torch.bool, device=states.device)
             defects = [torch.zeros(posed.batch_shape, dtype=states.dtype, device=states.device)]
             for stage in range(-(-self.sweeps // self.every)):
                 penalty = self.penalty * self.growth**stage
                 count = min(self.every, self.sweeps - stage * self.every)
-                for moved, fit, defect, near in minimise(posed, prior, states, penalty, count):
+                if self.jacobian == "scalar":
+                    slopes = self._slopes(posed, prior, states, white_noise(posed, generator).sign())
+                for moved, fit, defect, near in minimise(posed, prior, states, penalty, slopes, count):
                     states = torch.where(posed.per_sample(active), moved, states)
                     defects.append(defect)
                     if record.step(partial(representation.decode, states[-1]), fit, near):
@@ -178,42 +190,62 @@ class MSFlow:
             states[:-1], times[:-1], times[1:], self.steps, self.method, checkpoint=checkpoint
         )
 
-    def _sweep(
-        self, problem: InverseProblem, prior: FlowPrior, states: Tensor, penalty: float, count: int
-    ) -> Iterator[Iterate]:
-        """Gauss-Newton steps for derivatives of Phi_k equal to the identity.
+    def _slopes(self, problem: InverseProblem, prior: FlowPrior, states: Tensor, probe: Tensor) -> Tensor:
+        """Trace over d of the derivative of each Phi_k, shape (segments, *batch), not below 0."""
+        moved = self._carried(prior, states + _PROBE * probe) - self._carried(prior, states)
+        return (moved * probe).flatten(-problem.event_dims).mean(-1).clamp_min(0) / _PROBE
 
-        Their Hessian is tridiagonal over the states: regularisation + penalty first, twice the penalty
-        after, minus the penalty beside, and penalty + A^T W A last.
+    def _sweep(
+        self,
+        problem: InverseProblem,
+        prior: FlowPrior,
+        states: Tensor,
+        penalty: float,
+        slopes: Tensor,
+        count: int,
+    ) -> Iterator[Iterate]:
+        """Gauss-Newton steps for derivatives of Phi_k equal to c_k, its slope, times the identity.
+
+        Their Hessian is tridiagonal over the states: regularisation + penalty c_0^2 first, penalty (1 + c_k^2)
+        after, -penalty c_k beside, and penalty + A^T W A last.
         """
         event_dims = problem.event_dims
+        slope = [problem.per_sample(c) for c in slopes]
         for _ in range(count):
             carried = self._carried(prior, states)
             pull = penalty * (states[1:] - carried)
-            pivot = self.regularisation + penalty
-            pivots: list[float] = []
+            pivot = self.regularisation + penalty * slope[0].square()
+            pivots: list[Tensor] = []
             right: list[Tensor] = []
             row = -self.regularisation * penalty_gradient(states[0], event_dims, self.regulariser)
             for k in range(self.segments):
                 if k > 0:
-                    row = penalty / pivot * right[-1] - pull[k - 1]
-                    pivot = 2 * penalty - penalty**2 / pivot
-                right.append(row + pull[k])
+                    share = penalty * slope[k - 1] / pivot
+                    row = share * right[-1] - pull[k - 1]
+                    pivot = penalty * (1 + slope[k].square() - slope[k - 1] * share)
+                right.append(row + slope[k] * pull[k])
                 pivots.append(pivot)
-            last = penalty - penalty**2 / pivot
-            target = states[-1] + (penalty / pivot * right[-1] - pull[-1]) / last
+            share = penalty * slope[-1] / pivot
+            last = penalty * (1 - slope[-1] * share)
+            target = states[-1] + (share * right[-1] - pull[-1]) / last
             near = problem.proximal(
                 target, 1 / last, max_iterations=self.max_iterations, rtol=self.cg_tolerance
             )
             moves = [near.x - states[-1]]
-            for pivot, row in zip(reversed(pivots), reversed(right), strict=True):
-                moves.append((row + penalty * moves[-1]) / pivot)
+            for c, pivot, row in zip(reversed(slope), reversed(pivots), reversed(right), strict=True):
+                moves.append((row + penalty * c * moves[-1]) / pivot)
             defect = _largest(states[1:] - carried, event_dims)
             states = states + self.relaxation * torch.stack(moves[::-1])
             yield states, near.data_fit, defect, near
 
     def _descend(
-        self, problem: InverseProblem, prior: FlowPrior, states: Tensor, penalty: float, count: int
+        self,
+        problem: InverseProblem,
+        prior: FlowPrior,
+        states: Tensor,
+        penalty: float,
+        slopes: Tensor,
+        count: int,
     ) -> Iterator[Iterate]:
         """Steps of L-BFGS on all states, with the flow's own derivatives."""
         event_dims, batch_dims = problem.event_dims, len(problem.batch_shape)
