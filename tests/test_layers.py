@@ -28,9 +28,10 @@ LAYERS = (
         "ctflow.metal",
         "ctflow.simulate",
         "ctflow.metrics",
+        "ctflow.calibration",
     ),
     ("ctflow.flows", "ctflow.solvers", "ctflow.io"),
-    ("ctflow.report", "ctflow.pipeline", "ctflow.demo", "ctflow.progress"),
+    ("ctflow.report", "ctflow.report_page", "ctflow.pipeline", "ctflow.demo", "ctflow.progress"),
     ("ctflow.cli", "ctflow.__main__"),
 )
 SIBLINGS = ("ctflow.io.formats", "operators.ct.projectors", "ctflow.solvers")

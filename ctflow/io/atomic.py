@@ -1,4 +1,4 @@
-"""HDF5 files that appear whole or not at all."""
+"""Files that appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -75,6 +75,20 @@ def replacing(path: str | Path, overwrite: bool = False) -> Iterator[h5py.File]:
             _to_disk(target.parent)
     except (OSError, RuntimeError) as error:  # HDF5 reports a full disk as either
         raise OutputError(f"{path}: could not be written ({error})") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def replacing_text(path: str | Path, text: str) -> None:
+    """Write a text file under a temporary name beside `path`, and rename it when it is complete."""
+    target = Path(path).resolve()
+    temporary = _temporary(target)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        _to_disk(temporary)
+        os.replace(temporary, target)
+    except OSError as error:
+        raise OutputError(f"{path}: could not be written ({error.strerror or error})") from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -35,7 +35,7 @@ def run(job: Job, progress: Callable[[Progress], None] | None = None) -> list[Ou
         if scan.is_volume and len(chosen[file]) < len(scan):
             raise ValueError(f"slices: expected all {len(scan)} of {file}, which are one problem")
     outputs = _outputs(job)
-    solver, prior = make_solver(job.solver, job.settings), _prior(job, device)
+    solver, prior = make_solver(job.solver, job.solver_settings), _prior(job, device)
     outcomes, refused = [], None
     for file, scan in scans.items():
         work = FileRun(job, file, scan, solver, prior, device, chosen[file], progress)

@@ -19,9 +19,8 @@ from ctflow.solvers.gaussian_shell import penalty as penalty_of
 from ctflow.solvers.solver import Callback, Recorder, must_be, need_generator, need_prior, white_noise
 from operators.noise import Generators
 
-_JACOBIANS = ("free", "scalar", "exact")
-# Of the finite difference, in the prior's units: above single precision, below the prior's structure.
-_PROBE = 1e-2
+# How much the weight answers to the data fit: ten percent too low, and it grows by half.
+_EAGERNESS = 4
 
 # All states, the data fit of the last one, the largest defect, and the proximal.
 Iterate = tuple[Tensor, Tensor, Tensor, Proximal | None]
@@ -55,22 +54,24 @@ class MSFlow:
     sweeps
         At most this many.
     regularisation
-        Of R; 1 weighs noise and data as their laws do.
+        Of R; 1 weighs noise and data as their laws do. None finds it for each sample, so that the data are
+        explained to their noise (discrepancy principle, Morozov, 1966): after each sweep it grows where
+        the data fit is below 1 and falls where it is above. Wanted where noise matters and the Jacobian is
+        "free": a direction in which the prior has standard deviation s is then held as if its variance
+        were s / regularisation in place of s^2. Priors of images have small ones in most directions,
+        which with 1 follow the noise. It needs the "quadratic" regulariser, since the radial one says nothing
+        about a single direction.
     regulariser
         "radial" is |x|^2 / 2 - (d - 1) log |x|, "quadratic" is |x|^2 / 2. With "quadratic" and an exact
         Jacobian a large penalty ends at the most probable noise given y, for a Gaussian prior at the
         posterior mean.
     jacobian
-        Of Phi_k. "free" takes the identity, as published: no backward pass, but on a Gaussian prior of
-        uneven covariance a fixed point beside the optimum: a direction in which the prior has standard
-        deviation s is held as if it had sqrt(s). Priors of images have small ones in most directions, which
-        the identity then lets follow the noise. "scalar" takes the multiple of the identity nearest to the
-        derivative, its trace over d by one random probe (Hutchinson, 1990) and a finite difference,
-        anew whenever the penalty grows: still no backward pass, exact for priors of one standard deviation
-        whatever it is, and of the right size for others. "exact" takes vector-Jacobian products, and L-BFGS
-        on all states in place of the sweeps.
+        Of Phi_k in the gradient. "free" takes the identity, as published: no backward pass, but on a
+        Gaussian prior of uneven covariance a fixed point beside the optimum. "exact" takes
+        vector-Jacobian products, and L-BFGS on all states in place of the sweeps.
     relaxation
-        Of a sweep's moves, 1 for whole ones. Where the flow stretches much, whole ones may overshoot.
+        Of a sweep's moves, 1 for whole ones. Where the flow stretches much, whole ones may overshoot, the
+        more the larger the penalty; with networks 0.5 settles.
     penalty, growth, every
         The first penalty, per squared unit of the prior, and what it is multiplied by every so many sweeps.
     tolerance
@@ -89,9 +90,9 @@ class MSFlow:
     steps: int = 1
     method: Method = "euler"
     sweeps: int = 60
-    regularisation: float = 1.0
+    regularisation: float | None = 1.0
     regulariser: Regulariser = "radial"
-    jacobian: Literal["free", "scalar", "exact"] = "free"
+    jacobian: Literal["free", "exact"] = "free"
     relaxation: float = 1.0
     penalty: float = 10.0
     growth: float = 2.0
@@ -104,6 +105,7 @@ class MSFlow:
 
     def __post_init__(self) -> None:
         """Refuse settings that make no sense."""
+        weight = self.regularisation
         methods, kinds = ("euler", "midpoint", "heun", "rk4"), ("radial", "quadratic")
         must_be(
             self,
@@ -111,9 +113,9 @@ class MSFlow:
             steps=(self.steps, self.steps >= 1, "at least 1"),
             method=(self.method, self.method in methods, f"one of {', '.join(methods)}"),
             sweeps=(self.sweeps, self.sweeps >= 1, "at least 1"),
-            regularisation=(self.regularisation, self.regularisation >= 0, "at least 0"),
+            regularisation=(weight, weight is None or weight >= 0, "at least 0, or none"),
             regulariser=(self.regulariser, self.regulariser in kinds, "radial or quadratic"),
-            jacobian=(self.jacobian, self.jacobian in _JACOBIANS, f"one of {', '.join(_JACOBIANS)}"),
+            jacobian=(self.jacobian, self.jacobian in ("free", "exact"), "free or exact"),
             relaxation=(self.relaxation, 0 < self.relaxation <= 1, "above 0 and at most 1"),
             penalty=(self.penalty, self.penalty > 0, "a positive number"),
             growth=(self.growth, self.growth >= 1, "at least 1"),
@@ -124,6 +126,11 @@ class MSFlow:
             max_iterations=(self.max_iterations, self.max_iterations >= 1, "at least 1"),
             cg_tolerance=(self.cg_tolerance, 0 < self.cg_tolerance < 1, "between 0 and 1"),
         )
+        if weight is None and (self.regulariser, self.jacobian) != ("quadratic", "free"):
+            raise ValueError(
+                "ms-flow: regularisation: expected a number, or none with regulariser quadratic and jacobian "
+                f"free, found none with {self.regulariser} and {self.jacobian}"
+            )
 
     @torch.no_grad()
     def __call__(
@@ -149,17 +156,19 @@ class MSFlow:
             states = self._start(
                 prior, representation.encode(problem.initial()), white_noise(posed, generator)
             )
-            minimise = self._descend if self.jacobian == "exact" else self._sweep
-            slopes = states.new_ones(self.segments, *posed.batch_shape)
+            minimise = self._sweep if self.jacobian == "free" else self._descend
+            fixed = self.regularisation
+            weight = states.new_full(posed.batch_shape, 1.0 if fixed is None else fixed)
             active = torch.ones(posed.batch_shape, dtype=torch.bool, device=states.device)
             defects = [torch.zeros(posed.batch_shape, dtype=states.dtype, device=states.device)]
             for stage in range(-(-self.sweeps // self.every)):
                 penalty = self.penalty * self.growth**stage
                 count = min(self.every, self.sweeps - stage * self.every)
-                if self.jacobian == "scalar":
-                    slopes = self._slopes(posed, prior, states, white_noise(posed, generator).sign())
-                for moved, fit, defect, near in minimise(posed, prior, states, penalty, slopes, count):
+                for moved, fit, defect, near in minimise(posed, prior, states, penalty, weight, count):
                     states = torch.where(posed.per_sample(active), moved, states)
+                    if fixed is None:
+                        # In place: the sweeps go on with it.
+                        weight *= posed.data_fit(states[-1]).pow(-_EAGERNESS).clamp(0.5, 2)
                     defects.append(defect)
                     if record.step(partial(representation.decode, states[-1]), fit, near):
                         break
@@ -167,7 +176,9 @@ class MSFlow:
                 if record.stopped or not bool(active.any()):
                     break
             x = states[-1] if self.output == "state" else self._rollout(prior, states[0])[-1]
-            return record.finish(representation.decode(x), details={"defect": torch.stack(defects)})
+            return record.finish(
+                representation.decode(x), details={"defect": torch.stack(defects), "regularisation": weight}
+            )
 
     def _start(self, prior: FlowPrior, first: Tensor, noise: Tensor) -> Tensor:
         """A trajectory without defects, shape (segments + 1, *batch, *event)."""
@@ -190,50 +201,43 @@ class MSFlow:
             states[:-1], times[:-1], times[1:], self.steps, self.method, checkpoint=checkpoint
         )
 
-    def _slopes(self, problem: InverseProblem, prior: FlowPrior, states: Tensor, probe: Tensor) -> Tensor:
-        """Trace over d of the derivative of each Phi_k, shape (segments, *batch), not below 0."""
-        moved = self._carried(prior, states + _PROBE * probe) - self._carried(prior, states)
-        return (moved * probe).flatten(-problem.event_dims).mean(-1).clamp_min(0) / _PROBE
-
     def _sweep(
         self,
         problem: InverseProblem,
         prior: FlowPrior,
         states: Tensor,
         penalty: float,
-        slopes: Tensor,
+        weight: Tensor,
         count: int,
     ) -> Iterator[Iterate]:
-        """Gauss-Newton steps for derivatives of Phi_k equal to c_k, its slope, times the identity.
+        """Gauss-Newton steps for derivatives of Phi_k equal to the identity.
 
-        Their Hessian is tridiagonal over the states: regularisation + penalty c_0^2 first, penalty (1 + c_k^2)
-        after, -penalty c_k beside, and penalty + A^T W A last.
+        Their Hessian is tridiagonal over the states: regularisation + penalty first, twice the penalty
+        after, minus the penalty beside, and penalty + A^T W A last.
         """
         event_dims = problem.event_dims
-        slope = [problem.per_sample(c) for c in slopes]
         for _ in range(count):
             carried = self._carried(prior, states)
             pull = penalty * (states[1:] - carried)
-            pivot = self.regularisation + penalty * slope[0].square()
+            factor = problem.per_sample(weight)
+            pivot = factor + penalty
             pivots: list[Tensor] = []
             right: list[Tensor] = []
-            row = -self.regularisation * penalty_gradient(states[0], event_dims, self.regulariser)
+            row = -factor * penalty_gradient(states[0], event_dims, self.regulariser)
             for k in range(self.segments):
                 if k > 0:
-                    share = penalty * slope[k - 1] / pivot
-                    row = share * right[-1] - pull[k - 1]
-                    pivot = penalty * (1 + slope[k].square() - slope[k - 1] * share)
-                right.append(row + slope[k] * pull[k])
+                    row = penalty / pivot * right[-1] - pull[k - 1]
+                    pivot = 2 * penalty - penalty**2 / pivot
+                right.append(row + pull[k])
                 pivots.append(pivot)
-            share = penalty * slope[-1] / pivot
-            last = penalty * (1 - slope[-1] * share)
-            target = states[-1] + (share * right[-1] - pull[-1]) / last
+            last = penalty - penalty**2 / pivot
+            target = states[-1] + (penalty / pivot * right[-1] - pull[-1]) / last
             near = problem.proximal(
                 target, 1 / last, max_iterations=self.max_iterations, rtol=self.cg_tolerance
             )
             moves = [near.x - states[-1]]
-            for c, pivot, row in zip(reversed(slope), reversed(pivots), reversed(right), strict=True):
-                moves.append((row + penalty * c * moves[-1]) / pivot)
+            for pivot, row in zip(reversed(pivots), reversed(right), strict=True):
+                moves.append((row + penalty * moves[-1]) / pivot)
             defect = _largest(states[1:] - carried, event_dims)
             states = states + self.relaxation * torch.stack(moves[::-1])
             yield states, near.data_fit, defect, near
@@ -244,7 +248,7 @@ class MSFlow:
         prior: FlowPrior,
         states: Tensor,
         penalty: float,
-        slopes: Tensor,
+        weight: Tensor,
         count: int,
     ) -> Iterator[Iterate]:
         """Steps of L-BFGS on all states, with the flow's own derivatives."""
@@ -256,7 +260,7 @@ class MSFlow:
                 points = stacked.movedim(batch_dims, 0)
                 misses = points[1:] - self._carried(prior, points, checkpoint=True)
                 value = problem.weighted_energy(problem.residual(points[-1]))
-                value = value + self.regularisation * penalty_of(points[0], event_dims, self.regulariser)
+                value = value + weight * penalty_of(points[0], event_dims, self.regulariser)
                 value = value + penalty / 2 * misses.square().flatten(-event_dims).sum((0, -1))
                 return value, torch.autograd.grad(value.sum(), stacked)[0]
 

@@ -39,8 +39,9 @@ class PnPFlow:
     data_step
         "gradient" is the paper's, which suits operators whose singular values are alike, such as masks and
         mild blurs. Those of a ray transform fall off with frequency, and one step a time leaves the
-        fine structure of the data unfitted. "proximal" takes the minimum of data term and distance to x instead,
-        with the strength of FLOWER, beta^2 / (alpha^2 + beta^2), which heeds the noise and has no `decay`.
+        fine structure of the data unfitted. "proximal" takes the minimum of data term and distance to x
+        instead, with the strength of FLOWER, beta^2 / (alpha^2 + beta^2), which heeds the noise and has no
+        `decay`.
     max_iterations, tolerance
         Of the conjugate gradients of the proximal.
     """
