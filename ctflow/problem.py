@@ -304,6 +304,7 @@ class InverseProblem:
         from ctflow.decoded_problem import DecodedProblem  # which is made of this class
 
         representation = representation.fitted(self)
+        assert representation.pixels is not None
         pixels = self.on(representation.pixels)
         return DecodedProblem(
             pixels.operator,

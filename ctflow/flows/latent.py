@@ -101,6 +101,9 @@ def load_latent_prior(
 class _Velocity(torch.nn.Module):
     """(x, t) to velocity, for latents x of shape (batch, channels, height, width) and t of shape (batch,)."""
 
+    tokens: Tensor
+    whole: Tensor
+
     def __init__(self, transformer: Any, text: Text, guidance: float) -> None:
         super().__init__()
         self.transformer, self.guidance = transformer, guidance

@@ -193,7 +193,8 @@ def _row(
 ) -> Row:
     attributes = result.attributes
     done = torch.tensor([status == "done" for status in result.status])
-    images, quality = result.images[done], {"psnr": None, "ssim": None}
+    images = result.images[done]
+    quality: dict[str, float | None] = {"psnr": None, "ssim": None}
     found = None
     if truth is not None:
         quality = {

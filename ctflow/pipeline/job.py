@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -118,7 +119,7 @@ class Job(BaseModel):
         if self.solver in SOLVERS and not can_sample(self.solver):
             able = ", ".join(name for name in SOLVERS if can_sample(name))
             raise ValueError(f"samples: {self.solver} gives one image for a measurement; these draw: {able}")
-        draws = self.solver in SOLVERS and "sample" in SOLVERS[self.solver].__dataclass_fields__
+        draws = self.solver in SOLVERS and "sample" in _settings_of(self.solver)
         return {**({"sample": True} if draws else {}), **self.settings, "samples": self.samples}
 
     @property
@@ -179,7 +180,11 @@ def needs_prior(solver: str) -> bool:
 
 def can_sample(solver: str) -> bool:
     """Whether the solver of that name can give several samples."""
-    return "samples" in SOLVERS[solver].__dataclass_fields__
+    return "samples" in _settings_of(solver)
+
+
+def _settings_of(solver: str) -> set[str]:
+    return {field.name for field in fields(SOLVERS[solver])}
 
 
 def parse_slices(text: str) -> slice:
