@@ -1,11 +1,12 @@
-"""deepinv's DPS and DiffPIR beside ours: the same network, ray transform, data and number of steps.
+"""DPS and DiffPIR of deepinv beside ours: the same network, ray transform, data and number of steps.
 
-Run ``python -m benchmarks.peer_deepinv [--prior ct-small] [--size 256] [--steps 100] [--images 2]``, where deepinv
-is installed (``pip install 'ctflow[peers]'``); where it is not, one line says so and the exit code is 0. Held-out
-phantoms, parallel beam, 60 views, white Gaussian noise of one percent of the largest line integral; the operator is
-scaled to unit norm. Each library runs with its own defaults but for the steps: deepinv works on images in
-[0, 1] and ours in [-1, 1], so that step lengths and weights, which neither paper fixes for tomography, do not mean
-quite the same. PSNR is relative to the largest value of each true image, seconds are per image.
+Run ``python -m benchmarks.peer_deepinv [--prior ct-small] [--size 256] [--steps 100] [--images 2]``, where
+deepinv is installed (``pip install 'ctflow[peers]'``); where it is not, one line says so and the exit code
+is 0. Held-out phantoms, parallel beam, 60 views, white Gaussian noise of one percent of the largest line
+integral; the operator is scaled to unit norm. Each library runs with its own defaults but for the steps:
+deepinv works on images in [0, 1] and ours in [-1, 1], so that step lengths and weights, which neither paper
+fixes for tomography, do not mean quite the same. PSNR is relative to the largest value of each true image,
+seconds are per image.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ def deepinv() -> Any:
     """The package, or None where it is not installed."""
     if importlib.util.find_spec("deepinv") is None:
         return None
-    # PyPI's torchvision is built for CUDA; beside a torch for CPUs its import asks for operators that only the
-    # missing library registers. deepinv needs their names, not what they do.
+    # PyPI's torchvision is built for CUDA; beside a torch for CPUs its import asks for operators that only
+    # the library that fails to load would register. It is enough that their names are known.
     library = torch.library.Library("torchvision", "DEF")
     for name in ("nms", "qnms"):
         library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
@@ -78,10 +79,10 @@ def data(size: int, count: int, views: int) -> tuple[InverseProblem, Tensor]:
 def theirs(
     package: Any, problem: InverseProblem, prior: FlowPrior, steps: int
 ) -> dict[str, Callable[[], Tensor]]:
-    """deepinv's solvers, each from nothing to images in physical units, shape (count, height, width)."""
+    """Solvers of deepinv, each from nothing to images in physical units, shape (count, height, width)."""
     representation = prior.representation.fitted(problem)
     scale, offset = float(representation.scale), float(representation.offset)
-    # image = low + width u for u in [0, 1]; y - A low = width A u, of which the operator is brought to unit norm.
+    # image = low + width u for u in [0, 1], and y - A low = width A u.
     low, width = offset - scale, 2 * scale
     background = problem.operator(torch.full(problem.image_shape, low))
     y = ((problem.measurement - background) / width)[:, None]
@@ -119,7 +120,11 @@ def main() -> int:
     parser.add_argument("--images", type=int, default=2)
     parser.add_argument("--views", type=int, default=60)
     arguments = parser.parse_args()
-    package = deepinv()
+    try:
+        package = deepinv()
+    except (ImportError, RuntimeError) as error:
+        print(f"deepinv is installed but cannot be imported: {error}", file=sys.stderr)
+        return 2
     if package is None:
         print("deepinv is not installed, so there is nothing to compare with: pip install 'ctflow[peers]'")
         return 0
@@ -136,9 +141,7 @@ def main() -> int:
         generator = torch.Generator().manual_seed(0)
         solver = solvers[name]
         runs[name, "ctflow"] = lambda s=solver, g=generator: s(problem, prior, generator=g).image  # type: ignore[misc]
-    print(
-        f"{len(truth)} images of {arguments.size}^2, {arguments.views} views, {arguments.steps} steps, {prior.name}"
-    )
+    print(f"{len(truth)} images of {arguments.size}^2, {arguments.views} views, {arguments.steps} steps")
     print(f"{'solver':10}{'library':16}{'PSNR':>7}{'SSIM':>8}{'misfit':>8}{'s/image':>9}")
     for (name, library), run in runs.items():
         start = time.perf_counter()
