@@ -98,6 +98,13 @@ Undersample = Annotated[
     ),
 ]
 NoiseStd = Annotated[float | None, typer.Option(help="Of k-space, of a complex sample.")]
+Samples = Annotated[
+    int | None, typer.Option(help="Draws of each slice: stores mean, standard deviation and samples.")
+]
+Prior = Annotated[str | None, typer.Option(help="A bundled prior's name, such as ct-small, or a path.")]
+Slices = Annotated[str | None, typer.Option(help="a:b, or one number; all unless given.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, or auto (default).")]
+Seed = Annotated[int | None, typer.Option(help="Of the randomness; 0 unless given.")]
 Views = Annotated[int | None, typer.Option(help="Use this many of the angles, evenly spaced.")]
 
 
@@ -138,21 +145,20 @@ def reconstruct(
         str | None,
         typer.Option(help="flower (default), fbp, tv, cg-sense, wavelet, ...; see ctflow.solvers."),
     ] = None,
-    prior: Annotated[
-        str | None, typer.Option(help="A bundled prior's name, such as ct-small, or a path.")
-    ] = None,
+    prior: Prior = None,
     views: Views = None,
-    slices: Annotated[str | None, typer.Option(help="a:b, or one number; all unless given.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, or auto (default).")] = None,
+    slices: Slices = None,
+    device: Device = None,
     precision: Annotated[
         str | None, typer.Option(help="Of the network: float32 (default) or bfloat16.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the randomness; 0 unless given.")] = None,
+    seed: Seed = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="A setting of the solver; repeatable."),
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Short for --set steps=N.")] = None,
+    samples: Samples = None,
     batch: Annotated[int | None, typer.Option(help="Slices computed at a time; 4 unless given.")] = None,
     config: Annotated[Path | None, typer.Option(help="A YAML file with these settings as keys.")] = None,
     overwrite: Annotated[
@@ -195,6 +201,7 @@ def reconstruct(
     given |= {
         "slices": slices,
         "seed": seed,
+        "samples": samples,
         "batch": batch,
         "overwrite": overwrite,
         "views": views,
@@ -278,6 +285,61 @@ def status(
         )
         for index, reason in one.failed.items():
             typer.echo(f"  slice {index}: {reason}")
+
+
+@app.command()
+def compare(
+    file: Annotated[Path, typer.Argument(help="A measured file.")],
+    solvers: Annotated[str, typer.Option(help="Names, separated by commas.")] = "fbp,tv,flower",
+    reference: Annotated[
+        Path | None, typer.Option(help="A file with the true images; the scan's own truth unless given.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="The HTML report to write.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Numbers for programs, not the table.")] = False,
+    prior: Prior = None,
+    samples: Samples = None,
+    slices: Slices = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SOLVER.KEY=VALUE", help="A setting of a solver; repeatable."),
+    ] = None,
+    seed: Seed = None,
+    device: Device = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing report.")] = False,
+    views: Views = None,
+    centre: Centre = None,
+    pixel_size: PixelSize = None,
+    size: Size = None,
+    angles_unit: AnglesUnit = None,
+    photons: Photons = None,
+    mode: Mode = None,
+) -> None:
+    """Reconstruct one file with several solvers: quality, misfit, time and pictures side by side."""
+    from ctflow.io.atomic import check_writable
+    from ctflow.pipeline.compare import compare as run_comparison
+    from ctflow.progress import shown
+    from ctflow.report_page import table, write_page
+
+    if output is not None:
+        check_writable(output, overwrite, sources=[file])
+    given: dict[str, Any] = {"prior": prior, "samples": samples, "slices": slices, "seed": seed}
+    given |= {"device": device, "views": views, "centre": centre, "pixel_size": pixel_size, "size": size}
+    given |= {"angles_unit": angles_unit, "photons": photons, "mode": mode}
+    chosen: dict[str, dict[str, Any]] = {name.strip(): {} for name in solvers.split(",") if name.strip()}
+    for name, value in _settings(settings or [], None).items():
+        solver, dot, key = name.replace("_", "-").partition(".")
+        if not dot or solver not in chosen:
+            known = ", ".join(chosen)
+            raise ValueError(f"--set: expected SOLVER.KEY=VALUE with a solver of {known}, found {name!r}")
+        chosen[solver][key] = value
+    with shown() as progress:
+        comparison = run_comparison(file, chosen, given, reference=reference, progress=progress)
+    typer.echo(json.dumps(comparison.to_dict(), indent=2) if as_json else "\n".join(table(comparison)))
+    if output is not None:
+        write_page(comparison, output)
+        if not as_json:
+            typer.echo(f"report: {output}")
+    raise typer.Exit(1 if any(row.failed for row in comparison.rows) else 0)
 
 
 @app.command()

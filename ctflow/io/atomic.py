@@ -157,18 +157,20 @@ def replacing_folder(path: str | Path, overwrite: bool = False, *, ours: str = "
             shutil.rmtree(aside, ignore_errors=True)
 
 
-def replacing_text(path: Path, content: str) -> None:
-    """Write a small text in place of whatever is there, whole or not at all.
+def replacing_text(path: str | Path, text: str) -> None:
+    """Write a text file under a temporary name beside `path`, and rename it when it is complete.
 
     Raises
     ------
     OutputError
         If it cannot be written.
     """
-    temporary = _temporary(path)
+    target = Path(path).resolve()
+    temporary = _temporary(target)
     try:
-        temporary.write_text(content)
-        os.replace(temporary, path)
+        temporary.write_text(text, encoding="utf-8")
+        _to_disk(temporary)
+        os.replace(temporary, target)
     except OSError as error:
         raise OutputError(f"{path}: could not be written ({error.strerror or error})") from error
     finally:

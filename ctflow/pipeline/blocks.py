@@ -79,7 +79,7 @@ class Worker:
 
     def __init__(self, job: Job, device: torch.device) -> None:
         self.job, self.device = job, device
-        self.solver: Solver = make_solver(job.solver, job.settings)
+        self.solver: Solver = make_solver(job.solver, job.solver_settings)
         self._loaded: dict[str, FlowPrior] = {}
         self._settled: tuple[Path, FlowPrior] | None = None
 

@@ -80,7 +80,7 @@ def _one_block(job: Job, plan: Plan, target: Target) -> tuple[float, str | None,
 
 def _output_bytes(target: Target, job: Job) -> int:
     images = len(target.slices) * math.prod(target.scan.image_shape[-2:]) * 4
-    samples = int(job.settings.get("samples", 1) or 1)
+    samples = job.samples or 1
     return images * (samples + 2 if samples > 1 else 1)
 
 

@@ -29,7 +29,7 @@ def fingerprint(job: Job, *, source: str, slices: range, batch: int, device: str
     device
         Its kind, such as "cpu".
     """
-    solver = make_solver(job.solver, job.settings)
+    solver = make_solver(job.solver, job.solver_settings)
     parts = {
         "version": __version__,
         "source": source,

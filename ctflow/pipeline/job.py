@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ctflow.pipeline.files import measured_files
-from ctflow.solvers import make_solver
+from ctflow.solvers import SOLVERS, make_solver
 from ctflow.solvers.solver import nearest
 
 DEFAULT_SOLVER = "flower"
@@ -51,6 +52,10 @@ class Job(BaseModel):
         The file to write for one input, a folder for several.
     solver, settings
         A solver's name and the settings that differ from its defaults.
+    samples
+        Independent draws of every slice, at least 2: the image is then their mean, and standard deviation
+        and samples are stored, too. A solver that draws on request (`sample`) does so unless `settings` say
+        otherwise. Whether the spread is to be read as uncertainty is in the solver's docstring.
     prior
         A bundled prior's name or a path; "ct-small" or "mr-small" for solvers that need one. Solvers
         without a prior ignore it.
@@ -109,6 +114,7 @@ class Job(BaseModel):
     output: Path
     solver: str = DEFAULT_SOLVER
     settings: dict[str, Any] = Field(default_factory=dict)
+    samples: int | None = Field(default=None, ge=2)
     prior: str | None = None
     slices: str | None = None
     batch: int | None = Field(default=None, ge=1)
@@ -160,7 +166,7 @@ class Job(BaseModel):
 
     @model_validator(mode="after")
     def _solver_exists(self) -> Job:
-        make_solver(self.solver, self.settings)
+        make_solver(self.solver, self.solver_settings)
         return self
 
     def prior_name(self, modality: str = "CT") -> str | None:
@@ -173,6 +179,17 @@ class Job(BaseModel):
         if self.threads is not None:
             return self.threads
         return (os.cpu_count() or 1) if self.executor == "serial" else 1
+
+    @property
+    def solver_settings(self) -> dict[str, Any]:
+        """`settings`, and what `samples` adds to them."""
+        if self.samples is None:
+            return self.settings
+        if self.solver in SOLVERS and not can_sample(self.solver):
+            able = ", ".join(name for name in SOLVERS if can_sample(name))
+            raise ValueError(f"samples: {self.solver} gives one image for a measurement; these draw: {able}")
+        draws = self.solver in SOLVERS and "sample" in _settings_of(self.solver)
+        return {**({"sample": True} if draws else {}), **self.settings, "samples": self.samples}
 
     def reading(self) -> dict[str, Any]:
         """The keyword arguments of `open_scan` that differ from its defaults."""
@@ -225,6 +242,15 @@ def load_job(config: Path | None, values: Mapping[str, Any]) -> Job:
 def needs_prior(solver: str) -> bool:
     """Whether the solver of that name works with a prior."""
     return solver not in _WITHOUT_PRIOR
+
+
+def can_sample(solver: str) -> bool:
+    """Whether the solver of that name can give several samples."""
+    return "samples" in _settings_of(solver)
+
+
+def _settings_of(solver: str) -> set[str]:
+    return {field.name for field in fields(SOLVERS[solver])}
 
 
 def parse_slices(text: str) -> slice:
