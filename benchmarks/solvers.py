@@ -42,9 +42,17 @@ FLOWS: dict[str, tuple[str, dict[str, Any]]] = {
     "flower": ("flower", {}),
     "flower+sample": ("flower", {"sample": True}),
     "ms-flow": ("ms-flow", {}),
+    "ms-flow+noise": (
+        "ms-flow",
+        {"regulariser": "quadratic", "regularisation": None, "relaxation": 0.5},
+    ),
     "pnp-flow": ("pnp-flow", {}),
+    "pnp-flow+prox": ("pnp-flow", {"data_step": "proximal"}),
     "flow-dps": ("flow-dps", {}),
-    "flow-dps+prox": ("flow-dps", {"data_step": "proximal", "blend": False}),
+    "flow-dps+prox": (
+        "flow-dps",
+        {"data_step": "proximal", "blend": False, "shift": 1.0, "steps": 100},
+    ),
     "ot-ode": ("ot-ode", {}),
     "fmct": ("fmct", {}),
     "fmct+reuse": ("fmct", {"reuse": True}),
@@ -60,7 +68,7 @@ FLOWS: dict[str, tuple[str, dict[str, Any]]] = {
     "deep-image-prior": ("deep-image-prior", {}),
 }
 # These are to be above total variation at 60 views.
-ABOVE_TV = ("flower", "ms-flow", "pnp-flow", "flow-dps+prox")
+ABOVE_TV = ("flower", "ms-flow+noise", "pnp-flow+prox", "flow-dps+prox")
 
 
 @dataclass(frozen=True)

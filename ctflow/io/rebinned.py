@@ -66,6 +66,25 @@ class RebinnedScan:
         return (self[index] for index in range(len(self)))
 
     @property
+    def modality(self) -> str:
+        """CT."""
+        return self.source.modality
+
+    def finished(self, image: Tensor) -> Tensor:
+        """Return the image as it is; see `Scan.finished`."""
+        return image
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Of one slice, (height, width)."""
+        return self.grid.shape
+
+    @property
+    def measurement_shape(self) -> tuple[int, ...]:
+        """Of the middle slice, (views, bins)."""
+        return self._rebinning(len(self) // 2).plane.sinogram_shape
+
+    @property
     def is_volume(self) -> bool:
         """False: slices are problems of their own."""
         return False

@@ -106,7 +106,7 @@ class DiffPIR:
             clean, signal = model.clean(x, level), model.signal[level]
             strength = (1 - signal) / signal / self.weight
             near = problem.proximal(clean, strength, max_iterations=self.max_iterations, rtol=self.tolerance)
-            if record.step(partial(representation.decode, near.x), near.data_fit, near.iterations):
+            if record.step(partial(representation.decode, near.x), near.data_fit, near):
                 return representation.decode(near.x)
             noise, fresh = model.noise(x, near.x, level), white_noise(problem, generator)
             noise = (1 - self.zeta) ** 0.5 * noise + self.zeta**0.5 * fresh
