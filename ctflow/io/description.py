@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from operators.ct.geometry import (
     Geometry,
     HelicalConeBeam,
     ImageGrid,
+    missing_arc,
     require_sources_outside,
     truncated,
 )
@@ -68,13 +70,17 @@ def _geometry_problems(geometry: Geometry, grid: ImageGrid) -> list[str]:
     """Return what of the image cannot be reconstructed from such rays."""
     sizes: tuple[float, ...] = grid.pixel_size  # type: ignore[assignment]
     inner = ImageGrid(grid.shape, tuple(_SEEN * side for side in sizes), grid.center)
+    found = []
     try:
         require_sources_outside(geometry, grid)
         if truncated(geometry, inner):
-            return [f"detector: too small for the inner {100 * _SEEN:g} % of the image's circle"]
+            found.append(f"detector: too small for the inner {100 * _SEEN:g} % of the image's circle")
     except ValueError as error:
         return [str(error)]
-    return []
+    missing = math.degrees(missing_arc(geometry, inner))
+    if missing > 0:
+        found.append(f"angles: {missing:.3g} degrees too few to measure every line through the image")
+    return found
 
 
 def _rebinning(geometry: Geometry) -> dict[str, str]:

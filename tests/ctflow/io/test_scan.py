@@ -103,6 +103,17 @@ def test_a_description_is_plain_data(path: Path) -> None:
     assert described["problems"] == []
 
 
+def test_angles_that_are_missing_are_said(path: Path) -> None:
+    some = SCAN.subset(range(9))
+    write_scan(path, some(torch.rand(1, 8, 10)), some.geometry, SCAN.grid, GaussianNoise(0.1), overwrite=True)
+    problems = open_scan(path).describe()["problems"]
+    assert problems == []  # a gap of four steps may be that of a coarse scan
+    some = SCAN.subset(range(6))
+    write_scan(path, some(torch.rand(1, 8, 10)), some.geometry, SCAN.grid, GaussianNoise(0.1), overwrite=True)
+    problems = open_scan(path).describe()["problems"]
+    assert problems == ["angles: 75 degrees too few to measure every line through the image"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
