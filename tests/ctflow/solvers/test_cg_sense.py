@@ -44,7 +44,9 @@ def test_cg_sense_solves_the_damped_normal_equations() -> None:
 def test_scaling_operator_and_noise_changes_nothing() -> None:
     problem, _ = undersampled()
     scaled = InverseProblem(
-        7.0 * problem.operator, 7.0 * problem.measurement, ComplexGaussianNoise(7 * STD, problem.noise.sampled)
+        7.0 * problem.operator,
+        7.0 * problem.measurement,
+        ComplexGaussianNoise(7 * STD, problem.noise.sampled),
     )
     first, second = (CGSENSE()(p).image for p in (problem, scaled))
     assert (first - second).abs().max() < 1e-6 * first.abs().max()
