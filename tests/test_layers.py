@@ -26,7 +26,12 @@ LAYERS = (
         "ctflow.phantoms",
         "ctflow.bodies",
         "ctflow.metal",
+        "ctflow.smooth_fields",
+        "ctflow.mr_phantoms",
+        "ctflow.receive_coils",
+        "ctflow.presets",
         "ctflow.simulate",
+        "ctflow.simulate_mri",
         "ctflow.metrics",
         "ctflow.calibration",
     ),
@@ -34,7 +39,7 @@ LAYERS = (
     ("ctflow.report", "ctflow.report_page", "ctflow.pipeline", "ctflow.demo", "ctflow.progress"),
     ("ctflow.cli", "ctflow.__main__"),
 )
-SIBLINGS = ("ctflow.io.formats", "operators.ct.projectors", "ctflow.solvers")
+SIBLINGS = ("ctflow.io.export", "ctflow.io.formats", "operators.ct.projectors", "ctflow.solvers")
 # What siblings share, each in a file of its own.
 SHARED = {
     "ctflow.solvers": {"early_stopping", "gaussian_shell", "slice_coupling", "solver"},
@@ -54,6 +59,7 @@ SHARED = {
         "triton_kernels",
         "triton_volume_kernels",
     },
+    "ctflow.io.export": {"dicom_tags", "images", "patient"},
     "ctflow.io.formats": set(),
 }
 MODULES = {

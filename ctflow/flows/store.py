@@ -122,6 +122,12 @@ def load_prior(name: str | Path, *, precision: str = "float32") -> FlowPrior:
     return prior.eval().requires_grad_(False)
 
 
+def prior_files(name: str | Path) -> tuple[Path, Path]:
+    """The files that make a prior: settings and weights; ValueError as for `load_prior`."""
+    path = _find(name)
+    return path.parent / f"{path.name}.json", path.parent / f"{path.name}.safetensors"
+
+
 def bundled_priors() -> list[str]:
     """Names of the priors that come with ctflow."""
     return sorted(file.stem for file in _bundle().glob("*.safetensors"))

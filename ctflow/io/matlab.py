@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctflow.io.errors import ScanError
-from ctflow.io.fields import find, opened
+from ctflow.io.fields import find, opened, values_of
 
 _TEXT = b"MATLAB "
 _HDF5_TEXT = b"MATLAB 7.3"
@@ -138,7 +138,7 @@ def _from_hdf5(path: Path, found: h5py.Group | h5py.Dataset, name: str, depth: i
         raise ScanError(path, name, found=f"dtype {found.dtype}", expected="numbers, text or a struct")
     if "MATLAB_empty" in found.attrs:
         return np.empty(0)
-    values = found[()].T
+    values = values_of(found).T
     if found.attrs.get("MATLAB_class") in (b"char", "char"):
         return "".join(chr(code) for code in values.ravel())
     return _unwrapped(values)

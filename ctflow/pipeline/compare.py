@@ -14,11 +14,10 @@ from torch import Tensor
 from ctflow.calibration import Calibration, calibration
 from ctflow.io.errors import OutputError
 from ctflow.io.results import Result, read_result
-from ctflow.io.scan import Scan, open_scan
+from ctflow.io.scan import AnyScan, open_scan
 from ctflow.metrics import psnr, ssim
-from ctflow.pipeline.blocks import Progress
 from ctflow.pipeline.job import Job, can_sample, chosen_slices, load_job
-from ctflow.pipeline.run import run
+from ctflow.pipeline.running import Progress, run
 from ctflow.report import evenly_spaced
 from ctflow.solvers import make_solver
 
@@ -180,11 +179,13 @@ def compare(
     )
 
 
-def _misfit(scan: Scan, chosen: range, result: Result) -> float:
+def _misfit(scan: AnyScan, chosen: range, result: Result) -> float:
     """Mean data fit of the slices that were reconstructed."""
+    done = [k for k, status in enumerate(result.status) if status == "done"]
+    if result.data_fit is not None:
+        return float(result.data_fit[done].mean())
     if scan.is_volume:
         return float(scan.volume().data_fit(result.images))
-    done = [k for k, status in enumerate(result.status) if status == "done"]
     return sum(float(scan[chosen[k]].data_fit(result.images[k])) for k in done) / len(done)
 
 
@@ -194,6 +195,8 @@ def _row(
     attributes = result.attributes
     done = torch.tensor([status == "done" for status in result.status])
     images = result.images[done]
+    if truth is not None and not truth.is_complex():
+        images = images.abs() if images.is_complex() else images
     quality: dict[str, float | None] = {"psnr": None, "ssim": None}
     found = None
     if truth is not None:
@@ -215,7 +218,7 @@ def _row(
     )
 
 
-def _truth(scan: Scan, chosen: range, reference: Path | None) -> Tensor | None:
+def _truth(scan: AnyScan, chosen: range, reference: Path | None) -> Tensor | None:
     """The true images of the chosen slices, (slices, height, width)."""
     if reference is None:
         return scan.truth(slice(chosen.start, chosen.stop))
@@ -229,7 +232,7 @@ def _truth(scan: Scan, chosen: range, reference: Path | None) -> Tensor | None:
         raise ValueError(f"{reference}: expected a file with images, found a scan whose truth is unknown")
     if len(images) == len(scan):
         images = images[chosen.start : chosen.stop]
-    expected = (len(chosen), *scan.grid.shape[-2:])
+    expected = (len(chosen), *scan.image_shape[-2:])
     if tuple(images.shape) != expected:
         raise ValueError(f"{reference}: expected images of shape {expected}, found {tuple(images.shape)}")
     return images

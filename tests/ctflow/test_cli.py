@@ -315,10 +315,10 @@ def test_an_interrupt_keeps_what_was_there(
     def interrupt(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ctflow.pipeline.run.FileRun.run", interrupt)
+    monkeypatch.setattr("ctflow.pipeline.blocks.Worker.solve", interrupt)
     code, _, errors = run("reconstruct", scan, "-o", tmp_path / "recon.h5", "--solver", "fbp")
-    assert (code, errors) == (130, ["interrupted; nothing unfinished was kept"])
-    assert files(tmp_path) == ["scan.h5"]
+    assert (code, errors) == (130, ["interrupted"])
+    assert files(tmp_path) == ["recon.h5.parts", "scan.h5"]
 
 
 def test_samples_are_stored_with_mean_and_spread(run: Run, scan: Path, tmp_path: Path) -> None:

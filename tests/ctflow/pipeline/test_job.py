@@ -23,7 +23,7 @@ def config(tmp_path: Path) -> Path:
 
 def test_defaults() -> None:
     job = load_job(None, GIVEN)
-    assert (job.solver, job.prior_name, job.seed, job.batch) == ("flower", "ct-small", 0, 4)
+    assert (job.solver, job.prior_name(), job.seed, job.batch) == ("flower", "ct-small", 0, None)
     assert job.reading() == {}
 
 
@@ -34,7 +34,7 @@ def test_settings_file(config: Path) -> None:
     assert job.settings == {"weight": 0.1, "iterations": 30}
     assert job.slices == "10:14"  # plain YAML reads a number in base 60
     assert job.reading() == {"views": 45, "centre": 318.5, "angles_unit": "degrees"}
-    assert job.prior_name is None
+    assert job.prior_name() is None
 
 
 def test_command_line_wins_and_settings_merge(config: Path) -> None:
