@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ctflow.flows.prior import FlowPrior
-from ctflow.problem import InverseProblem
+from ctflow.problem import InverseProblem, Proximal
 from ctflow.reconstruction import Reconstruction
 from ctflow.representation import Representation
 from ctflow.solvers.solver import Callback, Recorder, must_be, need_generator, need_prior, white_noise
@@ -128,17 +128,22 @@ class FlowDPS:
     ) -> Tensor:
         path, times = prior.path, self.times()
         x = white_noise(problem, generator)
+        near: Proximal | None = None
         for t, following in pairwise(times):
             velocity = prior.velocity(x, t)
             clean, noise = path.destination(x, velocity, t), path.source(x, velocity, t)
             if curvature is None:
                 strength = path.unit_posterior_variance(t, x)
                 near = problem.proximal(
-                    clean, strength, max_iterations=self.max_iterations, rtol=self.tolerance
+                    clean,
+                    strength,
+                    # The last minimum is near this one.
+                    None if near is None else near.x,
+                    max_iterations=self.max_iterations,
+                    rtol=self.tolerance,
                 )
                 consistent, fit = near.x, near.data_fit
             else:
-                near = None
                 consistent, fit = self._descend(problem, clean, curvature)
             if self.blend:
                 consistent = t * clean + (1 - t) * consistent
