@@ -27,7 +27,7 @@ from ctflow.phantoms import HELD_OUT
 from ctflow.simulate import SimulatedScan, simulate_preset
 from ctflow.solvers import CGLS, FBP, SIRT, TV, Flower, Step
 
-LONGEST = {"cgls": 25, "sirt": 120}
+LONGEST = {"cgls": 40, "sirt": 120}
 
 
 @dataclass(frozen=True)
