@@ -19,7 +19,6 @@ reconstruction file, so that their compressed bytes are copied when it is assemb
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -188,7 +187,7 @@ def _room_for(file: h5py.File, name: str, like: h5py.Dataset, count: int) -> h5p
     if like.chunks is not None:
         options = {"chunks": like.chunks, "compression": like.compression, "shuffle": like.shuffle}
         options["compression_opts"] = like.compression_opts
-    room = file.create_dataset(name, shape, like.dtype, fillvalue=math.nan, **options)
+    room = file.create_dataset(name, shape, like.dtype, fillvalue=like.dtype.type(np.nan), **options)
     room.attrs.update(like.attrs)
     return room
 

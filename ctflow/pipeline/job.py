@@ -18,7 +18,7 @@ from ctflow.solvers.solver import nearest
 DEFAULT_SOLVER = "flower"
 DEFAULT_PRIORS = {"CT": "ct-small", "MR": "mr-small"}
 _WITHOUT_PRIOR = {"fbp", "cgls", "sirt", "tv", "deep-image-prior"}
-_WITHOUT_PRIOR |= {"zero-filled", "rss", "cg-sense", "wavelet", "grappa"}
+_WITHOUT_PRIOR |= {"zero-filled", "rss", "cg-sense"}
 
 
 class DaskSettings(BaseModel):

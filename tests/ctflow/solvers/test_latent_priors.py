@@ -14,6 +14,7 @@ from ctflow.flows.analytic import GaussianFlow
 from ctflow.flows.latent import load_latent_prior
 from ctflow.flows.prior import FlowPrior
 from ctflow.latent_representation import LatentRepresentation
+from ctflow.pipeline.job import needs_prior
 from ctflow.problem import InverseProblem
 from ctflow.representation import Representation
 from ctflow.solvers import SOLVERS, FlowDPS, FMPlug, MSFlow, make_solver
@@ -81,7 +82,7 @@ def test_complex_images_too(tiny: FlowPrior, name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(set(SOLVERS) - set(RUNS)))
 def test_the_others_say_what_they_need(tiny: FlowPrior, name: str) -> None:
-    if name in ("fbp", "cgls", "sirt", "tv", "deep-image-prior"):
+    if not needs_prior(name):
         return  # These take no prior.
     with pytest.raises(ValueError, match=f"{name}: expected a prior with an affine representation, of pix"):
         make_solver(name)(ct(), tiny, generator=seeds(2))
