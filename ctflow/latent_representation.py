@@ -62,15 +62,26 @@ class LatentRepresentation:
 
     def fitted(self, problem: InverseProblem) -> LatentRepresentation:
         """The representation with its scale and size settled for one problem's data."""
+        if self.image_shape == tuple(problem.operator.domain_shape[-2:]) and self.calibration == "fixed":
+            self._check_kind(problem.image_dtype.is_complex)
+            return self
+        return self.fitted_to(problem.initial())
+
+    def fitted_to(self, image: Tensor) -> LatentRepresentation:
+        """As `fitted`, for a first image or a batch of them."""
+        self._check_kind(image.is_complex())
         pixels = self.pixels
-        complex_images = problem.image_dtype.is_complex
         if pixels is None:
-            pixels = _COMPLEX_SIGNAL if complex_images else _ATTENUATION
-        if pixels.complex != complex_images:
-            expected, found = ("complex" if kind else "real" for kind in (pixels.complex, complex_images))
+            pixels = _COMPLEX_SIGNAL if image.is_complex() else _ATTENUATION
+        height, width = image.shape[-2:]
+        return replace(self, pixels=pixels.fitted_to(image), image_shape=(height, width))
+
+    def _check_kind(self, complex_images: bool) -> None:
+        if self.pixels is not None and self.pixels.complex != complex_images:
+            expected, found = (
+                "complex" if kind else "real" for kind in (self.pixels.complex, complex_images)
+            )
             raise ValueError(f"latent prior: expected a problem of {expected} images, found {found} ones")
-        height, width = problem.operator.domain_shape[-2:]
-        return replace(self, pixels=pixels.fitted(problem), image_shape=(height, width))
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:

@@ -98,6 +98,13 @@ def load_latent_prior(
     return prior.eval().requires_grad_(False)
 
 
+def latent_prior_files(folder: str | Path) -> tuple[Path, ...]:
+    """The files that `load_latent_prior` reads without a prompt."""
+    folder = Path(folder)
+    parts = (sorted((folder / name).iterdir()) for name in ("scheduler", "transformer", "vae"))
+    return (folder / "model_index.json", *(file for part in parts for file in part if file.is_file()))
+
+
 class _Velocity(torch.nn.Module):
     """(x, t) to velocity, for latents x of shape (batch, channels, height, width) and t of shape (batch,)."""
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ctflow.flows.latent import load_latent_prior
+from ctflow.flows.latent import latent_prior_files, load_latent_prior
 from ctflow.flows.network import NetworkSettings, VelocityNetwork
 from ctflow.flows.path import AffinePath
 from ctflow.flows.prior import FlowPrior
@@ -122,8 +122,10 @@ def load_prior(name: str | Path, *, precision: str = "float32") -> FlowPrior:
     return prior.eval().requires_grad_(False)
 
 
-def prior_files(name: str | Path) -> tuple[Path, Path]:
-    """The files that make a prior: settings and weights; ValueError as for `load_prior`."""
+def prior_files(name: str | Path) -> tuple[Path, ...]:
+    """The files that make a prior, such as settings and weights; ValueError as for `load_prior`."""
+    if (Path(name) / "model_index.json").is_file():
+        return latent_prior_files(name)
     path = _find(name)
     return path.parent / f"{path.name}.json", path.parent / f"{path.name}.safetensors"
 

@@ -21,6 +21,8 @@ from operators.noise import Generators
 
 # How much the weight answers to the data fit: ten percent too low, and it grows by half.
 _EAGERNESS = 4
+# How far from 1 the data fit may be at the end.
+_EXPLAINED = 0.03
 
 # All states, the data fit of the last one, the largest defect, and the proximal.
 Iterate = tuple[Tensor, Tensor, Tensor, Proximal | None]
@@ -75,7 +77,8 @@ class MSFlow:
     penalty, growth, every
         The first penalty, per squared unit of the prior, and what it is multiplied by every so many sweeps.
     tolerance
-        A sample is done when its largest defect is at most this, in the prior's unit.
+        A sample is done when its largest defect is at most this, in the prior's unit, and its data fit, where
+        that is to be found, within three percent of 1.
     blend
         Of the start: sqrt(blend) of the first image carried back along the flow and sqrt(1 - blend) of
         noise, as in D-Flow.
@@ -160,6 +163,7 @@ class MSFlow:
             fixed = self.regularisation
             weight = states.new_full(posed.batch_shape, 1.0 if fixed is None else fixed)
             active = torch.ones(posed.batch_shape, dtype=torch.bool, device=states.device)
+            unsettled = torch.zeros_like(active)
             defects = [torch.zeros(posed.batch_shape, dtype=states.dtype, device=states.device)]
             for stage in range(-(-self.sweeps // self.every)):
                 penalty = self.penalty * self.growth**stage
@@ -168,11 +172,13 @@ class MSFlow:
                     states = torch.where(posed.per_sample(active), moved, states)
                     if fixed is None:
                         # In place: the sweeps go on with it.
-                        weight *= posed.data_fit(states[-1]).pow(-_EAGERNESS).clamp(0.5, 2)
+                        fit_now = posed.data_fit(states[-1])
+                        weight *= fit_now.pow(-_EAGERNESS).clamp(0.5, 2)
+                        unsettled = (fit_now - 1).abs() > _EXPLAINED
                     defects.append(defect)
                     if record.step(partial(representation.decode, states[-1]), fit, near):
                         break
-                active = active & (defects[-1] > self.tolerance)
+                active = active & ((defects[-1] > self.tolerance) | unsettled)
                 if record.stopped or not bool(active.any()):
                     break
             x = states[-1] if self.output == "state" else self._rollout(prior, states[0])[-1]

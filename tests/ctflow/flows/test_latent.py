@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ctflow.flows.latent import load_latent_prior
-from ctflow.flows.store import load_prior
+from ctflow.flows.store import load_prior, prior_files
 from tests.ctflow import latents
 from tests.operators.examples import random
 
@@ -77,6 +77,7 @@ def test_a_pipeline_is_loaded_by_the_name_of_its_folder(sd3: Path) -> None:
     full = load_latent_prior(sd3)
     assert prior.velocity(x, 0.3).dtype == torch.float32
     assert torch.allclose(prior.velocity(x, 0.3), full.velocity(x, 0.3), atol=0.05)
+    assert [file.name for file in prior_files(sd3)[:2]] == ["model_index.json", "scheduler_config.json"]
     names = {name.split(".")[0] for name, _ in prior.named_parameters()}
     assert names == {"network", "autoencoder"}
     assert not any(parameter.requires_grad for parameter in prior.parameters())
