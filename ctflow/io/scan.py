@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ctflow.io.description import describe
 from ctflow.io.errors import ScanError
-from ctflow.io.links import allowing_external_links, external_links_allowed
+from ctflow.io.reading import guarded, reading
 from ctflow.io.recognition import recording_of
 from ctflow.io.recording import Rays, Recording
 from ctflow.problem import InverseProblem
@@ -85,10 +85,9 @@ def open_scan(
             raise ScanError(path, name, found=value, expected="a positive number")
     if angles_unit not in (None, "degrees", "radians"):
         raise ScanError(path, "angles_unit", found=repr(angles_unit), expected="'degrees' or 'radians'")
-    with external_links_allowed(allow_external_links):
+    with reading(allow_external_links):
         recording = recording_of(path, angles_unit=angles_unit, photons=photons, mode=mode)
-    if allow_external_links:
-        recording = allowing_external_links(recording)
+    recording = guarded(recording, allow_external_links)
     total, bins = recording.geometry.views, recording.detector.bins
     for name, value, most in (("views", views, total), ("size", size, 2**15)):
         if value is not None and not 1 <= value <= most:
@@ -278,7 +277,8 @@ class Scan:
 
         Reads the middle slice. What is wrong with it is listed under `problems`, not raised.
         """
-        return describe(self)
+        with reading():
+            return describe(self)
 
     @cached_property
     def used_views(self) -> NDArray[np.intp]:
