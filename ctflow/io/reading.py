@@ -1,4 +1,4 @@
-"""What holds whenever a measured file is read: whose data count, and that numbers out of range are no news."""
+"""What holds whenever a measured file is read: which files count, and that overflow is no news."""
 
 from __future__ import annotations
 

@@ -311,12 +311,16 @@ def _photons(file: Path, data: Any, columns: int) -> NDArray[np.float32] | None:
 def _line_integrals(file: Path, data: Any, shape: tuple[int, int]) -> NDArray[np.float32]:
     """Return one view (rows, columns), rows turned round so that they follow z."""
     with dicom_errors(file):
+        sizes = [int(data[name].value) for name in ("Rows", "Columns")]
+        frames, samples = (int(data.get(name) or 1) for name in ("NumberOfFrames", "SamplesPerPixel"))
+    # Before pixels are unpacked: a small file may declare many.
+    if sorted(sizes) != sorted(shape) or (frames, samples) != (1, 1):
+        declared = f"{frames} x {samples} images of {sizes[0]} x {sizes[1]}"
+        expected = f"one of {shape[0]} rows of {shape[1]} columns, or turned"
+        raise ScanError(file, "pixel data", found=declared, expected=expected)
+    with dicom_errors(file):
         stored = np.asarray(data.pixel_array)
-    if stored.shape == shape[::-1]:
-        stored = stored.T
-    if stored.shape != shape:
-        expected = f"{shape[0]} rows of {shape[1]} columns, or turned"
-        raise ScanError(file, "pixel data", found=f"shape {stored.shape}", expected=expected)
+        stored = stored if stored.shape == shape else stored.T.reshape(shape)
     scale = []
     for name in ("RescaleSlope", "RescaleIntercept"):
         with dicom_errors(file):
