@@ -18,6 +18,7 @@ from typing import Any
 import h5py
 
 from ctflow.io.errors import ScanError
+from ctflow.io.heaps import check_heaps
 
 _MOST_LINKS = 16
 _MOST_SOURCES = 100_000
@@ -98,6 +99,7 @@ class _Walk:
             raise self.error(f"data from {name}, which has no dataset {path}", "data that are there")
 
     def other(self, place: Path) -> h5py.File:
+        check_heaps(place)
         try:
             return h5py.File(place, "r")
         except OSError as error:

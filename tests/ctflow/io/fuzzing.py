@@ -8,11 +8,13 @@ could be read all the same, findings, and by how many MiB the largest memory gre
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import json
 import logging
 import resource
 import shutil
 import signal
+import sys
 import tempfile
 import traceback
 import warnings
@@ -159,6 +161,8 @@ def _quiet(seconds: int) -> Iterator[None]:
     logging.getLogger().addHandler(handler)
     signal.signal(signal.SIGALRM, late)
     signal.alarm(seconds)
+    # Libraries that wait for ever do not see the signal.
+    faulthandler.dump_traceback_later(2 * seconds, exit=True)
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -167,6 +171,7 @@ def _quiet(seconds: int) -> Iterator[None]:
             raise AssertionError(f"said: {records or [str(warning.message) for warning in caught]}")
     finally:
         signal.alarm(0)
+        faulthandler.cancel_dump_traceback_later()
         logging.getLogger().removeHandler(handler)
 
 
@@ -180,6 +185,7 @@ def campaign(name: str, folder: Path, seed: int, times: float = 1.0) -> Report:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for k in range(round(target.copies * times)):
         done = damaged(valid, copy, target, (seed, k))
+        print(f"{name}, {k}: {done}", file=sys.stderr, flush=True)
         try:
             with _quiet(_SECONDS):
                 report.readable += attempt(copy) is None
