@@ -2,8 +2,9 @@
 
 Texts of variable length lie in collections: a header of 16 bytes (GCOL, version 1, the collection's size),
 then objects, each with 16 bytes of header (index, references, four bytes of nothing, size) and its content,
-padded to 8 bytes; index 0 is free space, whose size counts the header. The library steps from object to object, and
-does not notice a step of no bytes (the HDF5 file format specification, III.E; H5HG_cache.c of version 2.0).
+padded to 8 bytes; index 0 is free space, whose size counts the header. The library steps from object to
+object, and does not notice a step of no bytes (the HDF5 file format specification, III.E; H5HG_cache.c of
+version 2.0).
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ctflow.io.errors import ScanError
 from ctflow.io.fields import find, opened, values_of
+from ctflow.io.mat_elements import check_variable
 
 _TEXT = b"MATLAB "
 _HDF5_TEXT = b"MATLAB 7.3"
@@ -74,6 +75,7 @@ def read_variable(path: Path, name: str) -> Any:
         from scipy.io import loadmat, whosmat
 
         _check_sizes(path, {found: shape for found, shape, _ in whosmat(path) if found == name})
+        check_variable(path, name)
         content = loadmat(path, variable_names=[name], chars_as_strings=True)
     if name not in content:
         raise ScanError(path, name, found="nothing", expected="a variable")
