@@ -8,9 +8,12 @@ in structs and cells, matrices (MAT-File Format, The MathWorks, chapter 1).
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+
+import numpy as np
 
 from ctflow.io.errors import ScanError
 
@@ -18,7 +21,9 @@ _HEADER, _TAG = 128, 8
 _MATRIX, _COMPRESSED = 14, 15
 # Integers, floats and characters.
 _PLAIN = {1, 2, 3, 4, 5, 6, 7, 9, 12, 13, 16, 17, 18}
-_CELL, _STRUCT, _NUMBERS = 1, 2, set(range(4, 16))  # classes of matrices; 4 is text, 5 is sparse
+# Classes of matrices, and a flag.
+_CELL, _STRUCT, _TEXT, _SPARSE, _NUMBERS = 1, 2, 4, 5, range(4, 16)
+_IS_COMPLEX = 0x800
 _DEEPEST = 16
 _ENOUGH_FOR_A_NAME = 512
 
@@ -80,13 +85,29 @@ def _check(kind: int, value: memoryview, order: str, depth: int) -> None:
     head = [part for part, _ in parts[:3]]
     if head != [6, 5, 1] or len(parts[0][1]) != 8:
         raise ValueError(f"a matrix that begins with elements of types {head}")
-    shape, rest = parts[0][1], parts[3:]
-    matrix_class = int.from_bytes(shape[:4], order) & 0xFF  # type: ignore[arg-type]
+    rest = parts[3:]
+    word = int.from_bytes(parts[0][1][:4], order)  # type: ignore[arg-type]
+    matrix_class, is_complex = word & 0xFF, bool(word & _IS_COMPLEX)
+    size = math.prod(_integers(parts[1][1], order))
     if matrix_class in (_CELL, _STRUCT):
-        names = 2 if matrix_class == _STRUCT else 0
-        if [part for part, _ in rest[:names]] != [5, 1][:names]:
-            raise ValueError("a struct without names of its fields")
-        for inner, content in rest[names:]:
+        count = size
+        if matrix_class == _STRUCT:
+            if [part for part, _ in rest[:2]] != [5, 1]:
+                raise ValueError("a struct without names of its fields")
+            (length,), rest, names = _integers(rest[0][1][:4], order), rest[2:], rest[1][1]
+            count = size * (len(names) // length if length > 0 else -1)
+        if len(rest) != count:
+            raise ValueError(f"{len(rest)} elements of a struct or a cell, not {count}")
+        for inner, content in rest:
             _check(inner, content, order, depth + 1)
-    elif matrix_class not in _NUMBERS or not {part for part, _ in rest} <= _PLAIN or not rest:
-        raise ValueError(f"a matrix of class {matrix_class} with {[part for part, _ in rest]}")
+        return
+    # SciPy takes as many elements as a class has, whatever they are.
+    needed = {_TEXT: 1, _SPARSE: 3 + is_complex}.get(matrix_class, 1 + is_complex)
+    types = [part for part, _ in rest]
+    if matrix_class not in _NUMBERS or not set(types) <= _PLAIN or len(types) != needed:
+        raise ValueError(f"a matrix of class {matrix_class} with elements of types {types}")
+
+
+def _integers(content: memoryview, order: str) -> list[int]:
+    """Return integers of 32 bits."""
+    return np.frombuffer(content, "<i4" if order == "little" else ">i4").tolist()

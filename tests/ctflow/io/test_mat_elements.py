@@ -44,6 +44,18 @@ def test_a_text_of_a_type_that_scipy_has_not(tmp_path: Path) -> None:
         read_variable(path, "scan")
 
 
+def test_real_numbers_that_call_themselves_complex(tmp_path: Path) -> None:
+    # So does this: SciPy takes the next matrix for the imaginary part.
+    path = tmp_path / "a.mat"
+    savemat(path, CONTENT)
+    content = bytearray(path.read_bytes())
+    place = content.index(b"\6\0\0\0\x08\0\0\0\6\0\0\0", content.index(b"unit"))
+    content[place + 9] |= 8
+    path.write_bytes(content)
+    with pytest.raises(ScanError, match="scan: expected a readable MATLAB file, found a truncated"):
+        read_variable(path, "scan")
+
+
 @pytest.mark.parametrize("compressed", [False, True])
 def test_any_damaged_byte_is_survived(tmp_path: Path, compressed: bool) -> None:
     path = tmp_path / "a.mat"
