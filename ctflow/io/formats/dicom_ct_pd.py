@@ -154,7 +154,8 @@ def recording(path: Path, *, angles_unit: str | None = None, photons: float | No
         missing.append("photon statistics")
         assumed.append(f"photons: {_ASSUMED_PHOTONS:g} a bin; pass photons= for another noise")
     usual = float(np.median(in_file)) if photons is None else photons  # type: ignore[arg-type]
-    grid = _grid(geometry, first)
+    with dicom_errors(file):
+        grid, about = _grid(geometry, first), _about(file, first)
     ordered = tuple(header.file for header in headers)
     return Recording(
         format="DICOM-CT-PD",
@@ -164,7 +165,7 @@ def recording(path: Path, *, angles_unit: str | None = None, photons: float | No
         unit="1/mm",
         read=_Read(ordered, shape, photons),
         noise=f"Poisson, about {usual:.4g} photons a bin",
-        metadata={**spot, **_about(file, first)},
+        metadata={**spot, **about},
         files=ordered,
         assumed=tuple(assumed),
         missing=tuple(missing),
