@@ -44,7 +44,7 @@ from tests.ctflow.io.measured import (
 from tests.ctflow.io.mutations import damage_bytes, damage_objects
 from tests.ctflow.io.test_dicom_ct_pd import write_views
 
-_SECONDS, _BYTES = 20, 3 * 2**30
+_SECONDS, _BYTES = 60, 3 * 2**30
 
 
 def _parallel(path: Path) -> None:

@@ -26,7 +26,7 @@ def reports() -> dict[str, dict[str, Any]]:
     """What came of a few hundred damaged files, read in another process of limited memory."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     command = [sys.executable, "-m", "tests.ctflow.io.fuzzing", "--seed", str(SEED)]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
     found = [json.loads(line) for line in done.stdout.splitlines()]
     return {report["format"]: report for report in found}
