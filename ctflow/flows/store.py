@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from ctflow.flows.latent import load_latent_prior
 from ctflow.flows.network import NetworkSettings, VelocityNetwork
 from ctflow.flows.path import AffinePath
 from ctflow.flows.prior import FlowPrior
@@ -74,7 +75,8 @@ def load_prior(name: str | Path, *, precision: str = "float32") -> FlowPrior:
     Parameters
     ----------
     name
-        Such as "ct-small", or a path as given to `save_prior`.
+        Such as "ct-small", a path as given to `save_prior`, or the folder of a diffusers pipeline, which
+        becomes a latent prior; see `load_latent_prior`.
     precision
         "bfloat16" runs the network's convolutions in that precision.
 
@@ -86,6 +88,8 @@ def load_prior(name: str | Path, *, precision: str = "float32") -> FlowPrior:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    if (Path(name) / "model_index.json").is_file():
+        return load_latent_prior(name, precision=precision)
     path = _find(name)
     settings_file = path.parent / f"{path.name}.json"
     settings = _settings(settings_file)
@@ -118,6 +122,12 @@ def load_prior(name: str | Path, *, precision: str = "float32") -> FlowPrior:
         name=settings.get("name", path.name),
     )
     return prior.eval().requires_grad_(False)
+
+
+def prior_files(name: str | Path) -> tuple[Path, Path]:
+    """The files that make a prior: settings and weights; ValueError as for `load_prior`."""
+    path = _find(name)
+    return path.parent / f"{path.name}.json", path.parent / f"{path.name}.safetensors"
 
 
 def _check_size(

@@ -19,8 +19,9 @@ from ctflow.flows.images import CropSampler, read_images
 from ctflow.flows.network import NetworkSettings, VelocityNetwork
 from ctflow.flows.path import AffinePath
 from ctflow.flows.prior import FlowPrior
-from ctflow.flows.store import save_prior
-from ctflow.flows.training_settings import TrainingSettings, read_settings
+from ctflow.flows.store import load_prior, save_prior
+from ctflow.flows.training_settings import ImageSet, TrainingSettings, read_settings
+from ctflow.flows.warm_start import start_from
 from ctflow.representation import Representation
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,8 @@ class Training:
             # The initial weights are drawn from torch's global generator, by the network's own library.
             torch.manual_seed(settings.seed)
             self.network = VelocityNetwork(sizes, self.path, settings.precision).to(self.device)
+        if settings.initial is not None:
+            _start(self.network, settings.initial)
         self.average = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
         self.optimiser = torch.optim.AdamW(
             self.network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
@@ -252,20 +255,38 @@ def draw_curve(entries: list[dict[str, Any]], file: Path, title: str) -> None:
 
 
 def _data(settings: TrainingSettings, representation: Representation) -> tuple[CropSampler, Tensor | None]:
-    sets = [read_images(s.file, s.dataset, s.unit, representation) for s in settings.images]
-    empty = float(representation.encode(torch.zeros(1, 1)).squeeze())
-    sampler = CropSampler(
-        sets,
-        [s.weight for s in settings.images],
-        empty=empty,
-        rescale=settings.rescale,
-        rescale_probability=settings.rescale_probability,
+    empty = float(-representation.offset / representation.scale)
+
+    def crops_of(sets: list[ImageSet], **augmentation: Any) -> CropSampler:
+        images = [read_images(s.file, s.dataset, s.unit, representation) for s in sets]
+        if settings.phase is None:
+            _refuse_magnitudes(sets, images, settings)
+        weights = [s.weight for s in sets]
+        return CropSampler(images, weights, empty=empty, phase=settings.phase, **augmentation)
+
+    sampler = crops_of(
+        settings.images, rescale=settings.rescale, rescale_probability=settings.rescale_probability
     )
     if not settings.validation:
         return sampler, None
-    held_out = [read_images(s.file, s.dataset, s.unit, representation) for s in settings.validation]
-    crops = CropSampler(held_out, [s.weight for s in settings.validation], empty=empty)
-    return sampler, crops(16, max(settings.crops), torch.Generator().manual_seed(settings.seed))
+    generator = torch.Generator().manual_seed(settings.seed)
+    return sampler, crops_of(settings.validation)(16, max(settings.crops), generator)
+
+
+def _refuse_magnitudes(sets: list[ImageSet], images: list[Tensor], settings: TrainingSettings) -> None:
+    for entry, stack in zip(sets, images, strict=True):
+        if settings.representation.get("complex") and stack.shape[1] == 1:
+            raise ValueError(
+                f"{entry.file}: {entry.dataset}: expected complex images, or the setting phase to make them "
+                "of magnitudes"
+            )
+
+
+def _start(network: VelocityNetwork, initial: str) -> None:
+    other = load_prior(initial).network
+    assert isinstance(other, VelocityNetwork)
+    missing = start_from(network, other)
+    log.info("started from the weights of %s, without %s", initial, ", ".join(missing) or "exception")
 
 
 def _keep(run: Training, entries: list[dict[str, Any]], checkpoint: Path, curve: Path) -> None:
@@ -282,7 +303,10 @@ def _read_curve(file: Path) -> list[dict[str, Any]]:
 def _fingerprint(settings: TrainingSettings) -> dict[str, Any]:
     """What must agree for a checkpoint to be gone on from; the end of the run and its logs may change."""
     free = {"output", "steps", "minutes", "device", "log_every", "checkpoint_every", "card"}
-    return settings.model_dump(mode="json", exclude=free | {"images", "validation"})
+    content = settings.model_dump(mode="json", exclude=free | {"images", "validation"})
+    # A folder may have moved.
+    content["initial"] = settings.initial and Path(settings.initial).name
+    return content
 
 
 def _card(run: Training) -> str:

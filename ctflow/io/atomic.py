@@ -157,6 +157,26 @@ def replacing_folder(path: str | Path, overwrite: bool = False, *, ours: str = "
             shutil.rmtree(aside, ignore_errors=True)
 
 
+def replacing_text(path: str | Path, text: str) -> None:
+    """Write a text file under a temporary name beside `path`, and rename it when it is complete.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+    target = Path(path).resolve()
+    temporary = _temporary(target)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        _to_disk(temporary)
+        os.replace(temporary, target)
+    except OSError as error:
+        raise OutputError(f"{path}: could not be written ({error.strerror or error})") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def _temporary(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
 

@@ -181,3 +181,13 @@ def _angles(file: h5py.File, views: int, unit: str | None) -> NDArray[np.float64
         raise ScanError(file.filename, "/angles", found=found, expected=expected)
     unit = unit or choice(file, "/angles", "units", ("radians", "degrees"))
     return np.deg2rad(angles) if unit == "degrees" else angles
+
+
+def spread_views(angles: NDArray[np.float64], count: int | None) -> NDArray[np.intp]:
+    """Return the indices of `count` views, evenly spread in angle, in the order of acquisition."""
+    total = len(angles)
+    if count is None:
+        return np.arange(total)
+    # Interlaced scans do not acquire their angles in order.
+    order = np.argsort(angles, kind="stable")
+    return np.sort(order[np.arange(count) * total // count])

@@ -15,7 +15,7 @@ _Recording = TypeVar("_Recording")
 
 
 @contextmanager
-def reading(allow_external_links: bool = False) -> Iterator[None]:
+def reading_files(allow_external_links: bool = False) -> Iterator[None]:
     """Read files in this context.
 
     Numbers that overflow become infinite without numpy's warnings: whoever uses them refuses infinity.
@@ -33,12 +33,12 @@ class _Reader:
     allow_external_links: bool
 
     def __call__(self, *arguments: Any) -> Any:
-        with reading(self.allow_external_links):
+        with reading_files(self.allow_external_links):
             return self.read(*arguments)
 
 
 def guarded(recording: _Recording, allow_external_links: bool) -> _Recording:
-    """Return a dataclass, some fields of which read, with these in the context of `reading`."""
+    """Return a dataclass, some fields of which read, with these in the context of `reading_files`."""
     values = {field.name: getattr(recording, field.name) for field in fields(recording)}  # type: ignore[arg-type]
     readers = {
         name: _Reader(value, allow_external_links) for name, value in values.items() if callable(value)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ctflow.solvers.cg_sense import CGSENSE
+from ctflow.solvers.coil_combination import RSS, ZeroFilled
 from ctflow.solvers.dds import DDS
 from ctflow.solvers.dflow import DFlow
 from ctflow.solvers.diffpir import DiffPIR
@@ -29,6 +31,9 @@ SOLVERS: dict[str, type] = {
         FBP,
         CGLS,
         SIRT,
+        ZeroFilled,
+        RSS,
+        CGSENSE,
         TV,
         Flower,
         PnPFlow,
@@ -48,12 +53,14 @@ SOLVERS: dict[str, type] = {
 
 __all__ = [
     "CGLS",
+    "CGSENSE",
     "DDS",
     "DPS",
     "FBP",
     "FMCT",
     "ICTM",
     "OTODE",
+    "RSS",
     "SIRT",
     "SOLVERS",
     "TV",
@@ -68,6 +75,7 @@ __all__ = [
     "PnPFlow",
     "Solver",
     "Step",
+    "ZeroFilled",
     "make_solver",
 ]
 

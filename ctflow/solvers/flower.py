@@ -123,7 +123,7 @@ class Flower:
                 # The next mean is near this one: a third of the iterations are left. Draws are not.
                 start = refined.x
             estimate = partial(representation.decode, refined.x)
-            if record.step(estimate, refined.data_fit, refined.iterations):
+            if record.step(estimate, refined.data_fit, refined):
                 break
             if k + 1 < self.steps:
                 x = prior.path.interpolate(white_noise(problem, generator), refined.x, (k + 1) / self.steps)

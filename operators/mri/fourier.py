@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -11,11 +11,10 @@ from torch import Tensor
 
 from operators.linear import LinearOperator, uniform_within
 from operators.mri.broadcasting import broadcast_batch, check_coil_maps, check_mask, with_axes
+from operators.mri.products import blocks, combining, expanding, weighing
 from operators.normal_equations import Solution, conjugate_gradients
 
 _COMPLEX = (torch.complex64, torch.complex128)
-# Coil images that are worked on at once: what stays in a core's cache, and what fills a GPU.
-_BYTES_AT_ONCE = {"cpu": 2**21, "cuda": 2**30}
 
 
 def centred_fft(image: Tensor, dimensions: int = 2) -> Tensor:
@@ -94,15 +93,15 @@ class CartesianFourier(LinearOperator):
         self.dimensions, self._has_maps = dimensions, coil_maps is not None
         p, q = _centring(shape, dimensions)
         p = p.to(next((t.device for t in (coil_maps, mask) if t is not None), p.device))
-        # Exactly real for even sizes; then each number stands twice, for a product with (real, imaginary).
-        spectrum = _pairs((q * p).real) if not bool(p.imag.any()) else q * p
+        # Exactly real for even sizes.
+        spectrum = q * p if bool(p.imag.any()) else (q * p).real
         if mask is not None:
-            spectrum = spectrum * (mask if spectrum.is_complex() else mask.unsqueeze(-1))
+            spectrum = spectrum * mask
         maps = p.unsqueeze(0) if coil_maps is None else coil_maps * p.to(coil_maps)
         self.register_buffer("mask", mask)
         self.register_buffer("_maps", _lined_up(maps, batch, len(shape) + 1))
-        event = len(shape) + (not spectrum.is_complex())
-        self.register_buffer("_spectrum", _lined_up(with_axes(spectrum, event), batch, event).unsqueeze(1))
+        spectrum = _lined_up(with_axes(spectrum, len(shape)), batch, len(shape))
+        self.register_buffer("_spectrum", spectrum.unsqueeze(0).unsqueeze(2))
         self._cast: dict[torch.dtype, tuple[Tensor, Tensor]] = {}
 
     def _apply(self, *args: Any, **kwargs: Any) -> CartesianFourier:
@@ -164,7 +163,7 @@ class CartesianFourier(LinearOperator):
         if not self._has_maps and uniform_within(factor, event) is not None:
             x = self._in_closed_form(y, kept, factor, start)
             at_once = torch.zeros(x.shape[: x.ndim - event], dtype=real, device=y.device)
-            return Solution(x, at_once.to(torch.int64), at_once)
+            return Solution(x, at_once.to(torch.int64), at_once, "closed form")
         # The weights join the mask, so that an iteration costs two transforms and no more.
         lined_up = self._weights(kept, tuple(y.shape[: y.ndim - len(self.range_shape)]))
 
@@ -191,56 +190,60 @@ class CartesianFourier(LinearOperator):
 
     def _forward(self, x: Tensor) -> Tensor:
         maps, spectrum = self._factors(x.dtype)
-        images = x.reshape(-1, math.prod(self.batch_shape), *self.domain_shape)
+        images = self._images(x)
         y = x.new_empty((*images.shape[:2], maps.shape[1], *self.domain_shape))
-        for outer, inner, coils in self._blocks(y):
-            z = _of(maps, inner, coils) * images[outer, inner].unsqueeze(2)
-            _multiply(_of(spectrum, inner), self._transform(z), out=y[outer, inner, coils])
+        expand, weigh = expanding(images, maps, self.dimensions), self._weighing(spectrum)
+        for block in blocks(y.shape[:3], self.domain_shape, y):
+            weigh(self._transform(expand(block)), y, block)
         return y.reshape(x.shape[: x.ndim - len(self.domain_shape)] + self.range_shape)
 
     def _adjoint(self, y: Tensor) -> Tensor:
-        # With F^H z = conj(F conj(z)), the maps need no conjugate copy.
         maps, spectrum = self._factors(y.dtype)
-        kspace = y.reshape(-1, math.prod(self.batch_shape), maps.shape[1], *self.domain_shape)
-        image = y.new_zeros((*kspace.shape[:2], *self.domain_shape))
-        for outer, inner, coils in self._blocks(kspace):
-            z = torch.conj_physical(kspace[outer, inner, coils])
-            z = self._transform(_multiply(_of(spectrum, inner), z, out=z))
-            image[outer, inner] += z.mul_(_of(maps, inner, coils)).sum(2)
-        batch = y.shape[: y.ndim - len(self.range_shape)]
-        return image.conj_physical_().reshape(batch + self.domain_shape)
+        kspace = y.reshape(-1, math.prod(self.batch_shape), maps.shape[1], *self.domain_shape).contiguous()
+        images = y.new_zeros((*kspace.shape[:2], *self.domain_shape))
+        weigh = self._weighing(spectrum, conjugate=True)
+        combine = combining(maps, images, self.dimensions)
+        for block in blocks(kspace.shape[:3], self.domain_shape, y):
+            z = weigh(kspace, y.new_empty((*block.size, *self.domain_shape)), block)
+            combine(self._transform(z, inverse=True), block)
+        return images.reshape(y.shape[: y.ndim - len(self.range_shape)] + self.domain_shape)
 
     def _normal(self, x: Tensor, weights: Tensor) -> Tensor:
         """S^H F^H W F S x for W of `_weights`."""
         maps, _ = self._factors(x.dtype)
-        images = x.reshape(-1, math.prod(self.batch_shape), *self.domain_shape)
-        image = torch.zeros_like(images, memory_format=torch.contiguous_format)
-        shape = (*images.shape[:2], maps.shape[1], *self.domain_shape)
-        for outer, inner, coils in self._blocks(x.new_empty(()).expand(shape)):
-            share = _of(maps, inner, coils)
-            z = self._transform(share * images[outer, inner].unsqueeze(2)).conj_physical_()
-            here = weights[outer] if len(weights) > 1 else weights
-            here = here[:, inner] if here.shape[1] > 1 else here
-            here = here[:, :, coils] if here.shape[2] > 1 else here
-            z = self._transform(_multiply(here, z, out=z))
-            image[outer, inner] += z.mul_(share).sum(2)
-        return image.conj_physical_().reshape(x.shape)
+        images = self._images(x)
+        result = torch.zeros_like(images)
+        expand, weigh = expanding(images, maps, self.dimensions), self._weighing(weights)
+        combine = combining(maps, result, self.dimensions)
+        for block in blocks((*images.shape[:2], maps.shape[1]), self.domain_shape, x):
+            z = self._transform(expand(block))
+            combine(self._transform(weigh(z, z, block), inverse=True), block)
+        return result.reshape(x.shape)
+
+    def _weighing(self, spectrum: Tensor, *, conjugate: bool = False) -> Callable[..., Tensor]:
+        frames = self.domain_shape[: len(self.domain_shape) - self.dimensions]
+        return weighing(spectrum, frames, conjugate=conjugate)
+
+    def _images(self, x: Tensor) -> Tensor:
+        """Images as (outer, inner, *image_shape), contiguous."""
+        return x.reshape(-1, math.prod(self.batch_shape), *self.domain_shape).contiguous()
 
     def _weights(self, weights: Tensor, batch: tuple[int, ...]) -> Tensor:
-        """Real weights of a measurement as (outer, inner, coils, *image_shape, 2), or 1 where they can."""
+        """Real weights of a measurement as (outer, inner, coils, *image_shape), or 1 where they can."""
         event = len(self.domain_shape)
         weights = with_axes(weights, len(self.range_shape))
         if not self._has_maps:
             weights = weights.unsqueeze(-event - 1)
-        weights = _pairs(weights)
-        lead = weights.shape[: -event - 2]
+        transformed = self.domain_shape[event - self.dimensions :]
+        weights = weights.expand(weights.shape[: weights.ndim - self.dimensions] + transformed)
+        lead, own = weights.shape[: -event - 1], weights.shape[-event - 1 :]
         if math.prod(lead) == 1:
-            return weights.reshape(1, 1, *weights.shape[-event - 2 :])
-        weights = weights.expand(batch + weights.shape[-event - 2 :])
-        return weights.reshape(-1, math.prod(self.batch_shape), *weights.shape[-event - 2 :])
+            return weights.reshape(1, 1, *own).contiguous()
+        return weights.expand(batch + own).reshape(-1, math.prod(self.batch_shape), *own).contiguous()
 
-    def _transform(self, z: Tensor) -> Tensor:
-        return torch.fft.fftn(z, dim=tuple(range(-self.dimensions, 0)), norm="ortho")
+    def _transform(self, z: Tensor, *, inverse: bool = False) -> Tensor:
+        axes = tuple(range(-self.dimensions, 0))
+        return (torch.fft.ifftn if inverse else torch.fft.fftn)(z, dim=axes, norm="ortho")
 
     def _factors(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Maps and spectrum in a precision."""
@@ -248,20 +251,6 @@ class CartesianFourier(LinearOperator):
             kind = dtype if self._spectrum.is_complex() else dtype.to_real()
             self._cast[dtype] = self._maps.to(dtype), self._spectrum.to(kind)
         return self._cast[dtype]
-
-    def _blocks(self, kspace: Tensor) -> Iterator[tuple[slice, slice, slice]]:
-        """Parts of coil data (outer, inner, coils, *image_shape) that are worked on at once."""
-        outer, inner, coils = kspace.shape[:3]
-        budget = _BYTES_AT_ONCE.get(kspace.device.type, 2**30)
-        one = math.prod(self.domain_shape) * kspace.element_size()
-        steps = []
-        for count in (coils, inner, outer):
-            steps.append(min(max(budget // max(one, 1), 1), max(count, 1)))
-            one *= count
-        for i in range(0, outer, steps[2]):
-            for j in range(0, inner, steps[1]):
-                for k in range(0, coils, steps[0]):
-                    yield slice(i, i + steps[2]), slice(j, j + steps[1]), slice(k, k + steps[0])
 
     def _describe(self) -> str:
         parts = [f"{self.range_shape[0]} coils" if self._has_maps else "one coil"]
@@ -318,28 +307,9 @@ def _turn(fraction: float) -> complex:
     return exact.get(fraction, complex(math.cos(angle), math.sin(angle)))
 
 
-def _pairs(real: Tensor) -> Tensor:
-    """Each number twice, along a new last axis."""
-    return real.unsqueeze(-1).repeat((1,) * real.ndim + (2,))
-
-
 def _lined_up(tensor: Tensor, batch: tuple[int, ...], event: int) -> Tensor:
     """Leading axes as one: its length is 1, or that of the whole batch."""
     lead, shape = tensor.shape[: tensor.ndim - event], tensor.shape[tensor.ndim - event :]
     if math.prod(lead) == 1:
         return tensor.reshape(1, *shape)
     return tensor.expand(batch + shape).reshape(-1, *shape)
-
-
-def _of(factor: Tensor, inner: slice, coils: slice | None = None) -> Tensor:
-    """The part of maps or spectrum, (1 or inner, coils, ...), that belongs to a block."""
-    part = factor if len(factor) == 1 else factor[inner]
-    return part if coils is None else part[:, coils]
-
-
-def _multiply(factor: Tensor, z: Tensor, *, out: Tensor) -> Tensor:
-    """Factor times z for a complex factor, or a real one of pairs."""
-    if factor.is_complex():
-        return torch.mul(factor, z, out=out)
-    torch.mul(factor, torch.view_as_real(z), out=torch.view_as_real(out))
-    return out

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,6 +30,8 @@ from operators.ct.geometry import (
 from operators.ct.ray_transform import RayTransform
 from operators.linear import Diagonal, Identity, LinearOperator, Matrix
 from operators.mri.fourier import CartesianFourier
+from operators.mri.nonuniform import NonuniformFourier
+from operators.mri.off_resonance import OffResonance
 
 REAL = (torch.float32, torch.float64)
 COMPLEX = (torch.complex64, torch.complex128)
@@ -148,6 +151,26 @@ def fourier(
     return make
 
 
+def nonuniform(
+    shape: tuple[int, ...],
+    axes: int,
+    coils: tuple[int, ...] = (),
+    frames: tuple[int, ...] = (),
+    **settings: Any,
+) -> Callable[[torch.dtype], LinearOperator]:
+    """Samples at random frequencies with random maps."""
+
+    def make(dtype: torch.dtype) -> LinearOperator:
+        generator = torch.Generator().manual_seed(3)
+        path = torch.rand(*frames, 2, 4, axes, dtype=torch.float64, generator=generator) - 0.5
+        path = path * torch.tensor(shape[-axes:], dtype=torch.float64)
+        maps = random((*coils, *shape), dtype, 4) if coils else None
+        operator = NonuniformFourier(shape, path, maps, **settings)
+        return Batched(operator) if operator.batch_shape else operator
+
+    return make
+
+
 EXAMPLES = (
     Example("matrix wide", matrix(4, 7), REAL + COMPLEX),
     Example("matrix tall", matrix(6, 3), REAL + COMPLEX),
@@ -204,6 +227,23 @@ EXAMPLES = (
     Example("fourier frames", fourier((3, 4, 2), (2,), (3, 1, 2), dimensions=2), COMPLEX),
     Example("fourier maps for each", fourier((3, 4), (3, 2), (3, 1, 4)), COMPLEX),
     Example("fourier masks for each", fourier((4, 2), (2,), (2, 4, 2)), COMPLEX),
+    Example("nonuniform even", nonuniform((4, 6), 2), COMPLEX),
+    Example("nonuniform odd", nonuniform((5, 3), 2, (2,)), COMPLEX),
+    Example("nonuniform finufft", nonuniform((4, 5), 2, (2,), engine="finufft", tolerance=1e-6), COMPLEX),
+    Example("nonuniform line", nonuniform((7,), 1, (2,), tolerance=1e-6), COMPLEX),
+    Example("nonuniform volume", nonuniform((2, 3, 4), 3, (2,), tolerance=1e-6), COMPLEX),
+    Example("nonuniform frames", nonuniform((3, 4, 3), 2, (2,), (3,)), COMPLEX),
+    Example("nonuniform maps for each", nonuniform((3, 4), 2, (3, 2)), COMPLEX),
+    Example(
+        "off-resonance",
+        lambda dtype: OffResonance(
+            nonuniform((4, 3), 2, (2,))(dtype),
+            200 * random((4, 3), torch.float64),
+            torch.linspace(0, 0.01, 4, dtype=torch.float64),
+        ),
+        COMPLEX,
+    ),
+    Example("toeplitz", lambda dtype: nonuniform((4, 3), 2, (2,))(dtype).gram, COMPLEX),
     Example("rays astra", rays(6, 6, 5, 9, projector="astra"), (torch.float32,)),
     Example("rays odl", rays(6, 6, 5, 9, projector="odl"), (torch.float32,)),
     Example("rays sparse", rays(7, 5, 6, 9, projector="sparse", offset=0.4)),

@@ -23,11 +23,14 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import h5py
 import numpy as np
 import torch
 
+from ctflow.io.cfl import write_cfl
 from ctflow.io.errors import ScanError
 from ctflow.io.formats.native import write_scan
+from ctflow.io.formats.native_kspace import write_kspace_scan
 from ctflow.io.scan import open_scan
 from operators import ConeBeam, Detector, GaussianNoise, ImageGrid, ParallelBeam, RayTransform
 from tests.ctflow.io.measured import (
@@ -40,6 +43,16 @@ from tests.ctflow.io.measured import (
     write_lodopab,
     write_matlab,
     write_nxtomo,
+)
+from tests.ctflow.io.measured_kspace import (
+    FastMRI,
+    head_image,
+    header,
+    limit,
+    lines_of,
+    smooth_maps,
+    to_kspace,
+    write_ismrmrd,
 )
 from tests.ctflow.io.mutations import damage_bytes, damage_objects
 from tests.ctflow.io.test_dicom_ct_pd import write_views
@@ -75,13 +88,44 @@ def _fips(version: str) -> Callable[[Path], object]:
     return write
 
 
+def _ismrmrd(path: Path) -> None:
+    samples = to_kspace(head_image(24, 20)[:, None] * smooth_maps(3, 24, 20))[0]
+    views = ((20.0, 24.0, 5.0), (20.0, 24.0, 5.0))
+    xml = header((20, 24, 1), (20, 24, 1), views=views, limits=limit(1, 23, 12))
+    write_ismrmrd(path, lines_of(samples.astype(np.complex64)), xml)
+
+
+def _kspace(path: Path) -> None:
+    samples = to_kspace(head_image(24, 20, 2)[:, None] * smooth_maps(3, 24, 20)).astype(np.complex64)
+    maps = smooth_maps(3, 24, 20)[None].astype(np.complex64)
+    mask = np.ones((24, 20), bool)
+    write_kspace_scan(path, samples, mask, pixel_size=(1.5, 1.5), coil_maps=maps, noise_std=0.1)
+
+
+def _plain_kspace(path: Path) -> None:
+    samples = to_kspace(head_image(24, 20, 2)[:, None] * smooth_maps(3, 24, 20))
+    with h5py.File(path, "w") as file:
+        file["kspace"] = samples.astype(np.complex64)
+        file["kspace"].attrs["axes"] = "slice,coil,y,x"
+
+
+def _bart(path: Path) -> None:
+    path.mkdir()
+    samples = to_kspace(head_image(24, 20)[:, None] * smooth_maps(3, 24, 20))[0].astype(np.complex64)
+    write_cfl(path / "ksp", samples[:, None])
+
+
 @dataclass(frozen=True)
 class Target:
-    """How a valid file or folder is written, how many damaged copies there are, and whether it is HDF5."""
+    """How a valid file or folder is written, how many damaged copies there are, and whether it is HDF5.
+
+    `inside` is what is opened of a folder, where that is not the folder.
+    """
 
     write: Callable[[Path], object]
     copies: int = 30
     hdf5: bool = True
+    inside: str = ""
 
 
 # A new format takes one line.
@@ -98,6 +142,11 @@ TARGETS: dict[str, Target] = {
     "FIPS 7.3": Target(_fips("7.3"), 20),
     "2DeteCT": Target(lambda path: write_2detect(path / "slice00001" / "mode2", 1), 12, hdf5=False),
     "DICOM-CT-PD": Target(write_views, 30, hdf5=False),
+    "fastMRI": Target(FastMRI(slices=1, coils=3, height=40, width=32, crop=(20, 20)).write),
+    "ISMRMRD": Target(_ismrmrd),
+    "ctflow k-space": Target(_kspace),
+    "plain k-space": Target(_plain_kspace),
+    "BART": Target(_bart, 20, hdf5=False, inside="ksp"),
 }
 
 
@@ -180,7 +229,7 @@ def campaign(name: str, folder: Path, seed: int, times: float = 1.0) -> Report:
     target, report = TARGETS[name], Report(name)
     valid, copy = folder / "valid", folder / "copy"
     target.write(valid)
-    if (problem := attempt(valid)) is not None:
+    if (problem := attempt(valid / target.inside)) is not None:
         raise AssertionError(f"{name}: {problem}")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for k in range(round(target.copies * times)):
@@ -188,7 +237,7 @@ def campaign(name: str, folder: Path, seed: int, times: float = 1.0) -> Report:
         print(f"{name}, {k}: {done}", file=sys.stderr, flush=True)
         try:
             with _quiet(_SECONDS):
-                report.readable += attempt(copy) is None
+                report.readable += attempt(copy / target.inside) is None
         except Exception as error:
             where = traceback.extract_tb(error.__traceback__)[-1]
             place = f"{Path(where.filename).name}:{where.lineno}"

@@ -129,7 +129,7 @@ def test_files_that_are_no_scans(path: Path, tmp_path: Path) -> None:
         open_scan(tmp_path)
     (tmp_path / "text.h5").write_text("a text")
     with pytest.raises(
-        ScanError, match=r"expected an HDF5 or MATLAB file, .*, found 6 bytes of something else"
+        ScanError, match=r"expected an HDF5, MATLAB or BART file, .*, found 6 bytes of something else"
     ):
         open_scan(tmp_path / "text.h5")
     (tmp_path / "1.dcm").write_bytes(bytes(128) + b"DICM")

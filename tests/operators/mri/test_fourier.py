@@ -9,7 +9,7 @@ from torch import Tensor
 from ctflow.problem import InverseProblem
 from ctflow.representation import Representation
 from operators.linear import LinearOperator
-from operators.mri import fourier
+from operators.mri import products
 from operators.mri.fourier import CartesianFourier, centred_fft, centred_ifft
 from operators.noise import ComplexGaussianNoise
 from tests.operators.examples import random
@@ -76,7 +76,7 @@ def test_small_blocks_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
         return [operator(x), operator.adjoint(y), operator.gram(x), solution.x]
 
     together = results()
-    monkeypatch.setitem(fourier._BYTES_AT_ONCE, "cpu", 2 * 6 * 5 * 16)
+    monkeypatch.setitem(products._BYTES_AT_ONCE, "cpu", 2 * 6 * 5 * 16)
     for one, other in zip(results(), together, strict=True):
         assert torch.allclose(one, other, rtol=0, atol=1e-12)
 
