@@ -64,7 +64,7 @@ def preview(
     for axis, i in zip(axes, chosen, strict=True):
         drawn = _draw(axis, images[i], low, high)
         label = names[i] if names is not None else f"slice {i}"
-        axis.set_title(label, fontsize=9)
+        axis.set_title(label, fontsize=9, parse_math=False)
     _scale_bar(axes[0], images.shape[-1], pixel_size)
     _grey_bar(figure, axes, drawn, unit)
     return _save(figure, Path(path))
@@ -104,11 +104,11 @@ def comparison(
     figure, axes = _panels(len(images) + 1, reference.shape, title)
     for axis, (name, image) in zip(axes, images.items(), strict=False):
         drawn = _draw(axis, _shown(image), low, high)
-        axis.set_title(name, fontsize=10)
+        axis.set_title(name, fontsize=10, parse_math=False)
         scores = f"{float(psnr(image, reference)):.2f} dB, SSIM {float(ssim(image, reference)):.3f}"
         axis.set_xlabel(scores, fontsize=9)
     drawn = _draw(axes[-1], _shown(reference), low, high)
-    axes[-1].set_title(reference_name, fontsize=10)
+    axes[-1].set_title(reference_name, fontsize=10, parse_math=False)
     _scale_bar(axes[-1], reference.shape[-1], pixel_size)
     _grey_bar(figure, axes, drawn, unit)
     return _save(figure, Path(path))
@@ -159,6 +159,7 @@ def _shown(image: Tensor) -> Tensor:
 
 
 def _panels(count: int, shape: Sequence[int], title: str) -> tuple[Figure, list[Axes]]:
+    # Names of files and units of theirs are no formulas, whatever dollar signs they have: parse_math=False.
     # The object interface, without pyplot: no global state, no window system, safe in threads.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -168,7 +169,7 @@ def _panels(count: int, shape: Sequence[int], title: str) -> tuple[Figure, list[
     figure = Figure(figsize=(_PANEL * count + 0.9, height), dpi=_DPI, layout="constrained")
     FigureCanvasAgg(figure)
     if title:
-        figure.suptitle(title, fontsize=11)
+        figure.suptitle(title, fontsize=11, parse_math=False)
     return figure, list(figure.subplots(1, count, squeeze=False)[0])
 
 
@@ -185,7 +186,7 @@ def _grey_bar(figure: Figure, axes: list[Axes], drawn: Any, unit: str) -> None:
     bar.ax.tick_params(labelsize=8)
     bar.outline.set_visible(False)
     if unit:
-        bar.set_label(unit, fontsize=9)
+        bar.set_label(unit, fontsize=9, parse_math=False)
 
 
 def _scale_bar(axis: Axes, width: int, pixel_size: float | None) -> None:

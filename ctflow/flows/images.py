@@ -16,6 +16,8 @@ from ctflow.representation import Representation, brightness
 from ctflow.smooth_fields import places, with_smooth_phase
 
 UNITS = ("1/mm", "HU", "arbitrary")
+# Bytes that are read unasked; compression makes constant images a thousand times smaller, not more.
+_SMALL, _LARGEST_RATIO = 2**26, 4096
 
 
 class CropSampler:
@@ -136,13 +138,29 @@ def _values(file: Path, dataset: str) -> Tensor:
                 raise ValueError(
                     f"{file}: expected a dataset {dataset!r}, found {', '.join(opened) or 'none'}"
                 )
-            stored = opened[dataset]
+            stored = _own_dataset(file, opened, dataset)
             kind = np.complex64 if stored.dtype.kind == "c" else np.float32
             values = np.asarray(stored, dtype=kind)
-    except OSError as error:
+    except (OSError, RuntimeError, KeyError, TypeError, MemoryError) as error:
         raise ValueError(f"{file}: expected an HDF5 file of images: {error}") from error
-    if values.ndim != 3 or not values.size:
-        raise ValueError(f"{file}: {dataset}: expected shape (images, height, width), found {values.shape}")
     if not np.isfinite(values).all():
         raise ValueError(f"{file}: {dataset}: expected finite values, found NaN or infinity")
     return torch.from_numpy(values)
+
+
+def _own_dataset(file: Path, opened: h5py.File, name: str) -> h5py.Dataset:
+    """A dataset of images that lies in the file itself, and is as large as it says."""
+    found: h5py.Group | h5py.Dataset = opened
+    for part in filter(None, name.split("/")):
+        if isinstance(found.get(part, getlink=True), h5py.ExternalLink):
+            raise ValueError(f"{file}: {name}: expected images in this file, found a link to another")
+        found = found[part]
+    if not isinstance(found, h5py.Dataset) or found.dtype.kind not in "iufc":
+        raise ValueError(f"{file}: {name}: expected a dataset of numbers, found {found}")
+    if found.is_virtual or found.external:
+        raise ValueError(f"{file}: {name}: expected images in this file, found data stored in another")
+    if found.ndim != 3 or not found.size:
+        raise ValueError(f"{file}: {name}: expected shape (images, height, width), found {found.shape}")
+    if found.nbytes > max(_SMALL, _LARGEST_RATIO * found.id.get_storage_size()):
+        raise ValueError(f"{file}: {name}: expected images, found shape {found.shape} and next to no data")
+    return found

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -135,7 +136,7 @@ class Training:
 
     def load(self, file: Path) -> None:
         """Go on from a checkpoint of the same run; ValueError where the settings differ."""
-        state = torch.load(file, map_location=self.device, weights_only=True)
+        state = _checkpoint(file, self.device)
         expected = _fingerprint(self.settings)
         differing = sorted(key for key in expected if state["settings"].get(key) != expected[key])
         if differing:
@@ -147,6 +148,19 @@ class Training:
         self.optimiser.load_state_dict(state["optimiser"])
         self.generator.set_state(state["generator"].cpu())
         self.step, self.seconds = state["step"], state["seconds"]
+
+
+def _checkpoint(file: Path, device: torch.device) -> dict[str, Any]:
+    """The tensors and numbers of a checkpoint; ValueError for another file, none of which is executed."""
+    try:
+        state = torch.load(file, map_location=device, weights_only=True)
+    except (OSError, RuntimeError, ValueError, KeyError, EOFError, UnpicklingError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{file}: expected a checkpoint, found a damaged file: {reason}") from error
+    parts = {"settings", "network", "average", "optimiser", "generator", "step", "seconds"}
+    if not isinstance(state, dict) or parts - set(state) or not isinstance(state["settings"], dict):
+        raise ValueError(f"{file}: expected a checkpoint, found another file")
+    return state
 
 
 def flow_matching_loss(

@@ -114,7 +114,10 @@ def read_heads(file: h5py.File, group: str) -> Acquisitions:
 
 def readouts(file: h5py.File, chosen: Acquisitions, field: str = "data") -> Iterator[tuple[int, Any]]:
     """Yield the place among the chosen ones and the numbers of each, a few thousand rows at a time."""
-    stored = file[chosen.field].fields(field)
+    found = find(file, chosen.field)
+    if not isinstance(found, h5py.Dataset):
+        raise ScanError(file.filename, chosen.field, found="nothing", expected="acquisitions")
+    stored = found.fields(field)
     order = np.argsort(chosen["row"], kind="stable")
     rows = chosen["row"][order]
     start = 0

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctflow.io.errors import ScanError
-from ctflow.io.fields import find
+from ctflow.io.fields import find, values_of
 
 # Of one slice, or volume, of all coils.
 _MOST_SAMPLES = 2**31
@@ -47,7 +47,7 @@ def complex_dataset(file: h5py.File, name: str, *, ndims: Sequence[int]) -> h5py
 
 def read_complex(stored: h5py.Dataset, where: Any = ()) -> NDArray[np.complex64]:
     """Return a part of a dataset for which `is_complex` holds."""
-    values = stored[where]
+    values = values_of(stored, where)
     if values.dtype.names is not None:
         real, imaginary = values.dtype.names
         values = values[real] + 1j * values[imaginary]

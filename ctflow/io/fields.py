@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctflow.io.errors import OutputError, ScanError
+from ctflow.io.heaps import check_heaps
 from ctflow.io.links import follow
 
 _Made = TypeVar("_Made")
@@ -45,8 +46,10 @@ def opened(path: Path) -> Iterator[h5py.File]:
     if not h5py.is_hdf5(path):
         found = f"{path.stat().st_size} bytes of something else"
         raise ScanError(path, "file", found=found, expected="an HDF5 file")
-    with hdf5_errors(path), h5py.File(path, "r") as file:
-        yield file
+    with hdf5_errors(path):
+        check_heaps(path)
+        with h5py.File(path, "r") as file:
+            yield file
 
 
 @contextmanager

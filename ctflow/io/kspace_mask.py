@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ctflow.io.errors import ScanError
-from ctflow.io.fields import find
+from ctflow.io.fields import find, values_of
 
 
 def stored_mask(file: h5py.File, name: str, grid: Sequence[int]) -> h5py.Dataset:
@@ -41,7 +41,7 @@ def read_mask(file: h5py.File, name: str, grid: Sequence[int]) -> Tensor:
     ScanError
         As `stored_mask`, or if it holds other numbers than zeros and ones.
     """
-    values = stored_mask(file, name, grid)[()]
+    values = values_of(stored_mask(file, name, grid))
     if not ((values == 0) | (values == 1)).all():
         raise ScanError(file.filename, name, found="other numbers", expected="zeros and ones")
     return torch.from_numpy(np.asarray(values.astype(bool))).reshape(

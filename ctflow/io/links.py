@@ -7,19 +7,18 @@ folder, too, and takes zeros for what it does not find.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import h5py
 
 from ctflow.io.errors import ScanError
-
-_Recording = TypeVar("_Recording")
+from ctflow.io.heaps import check_heaps
 
 _MOST_LINKS = 16
 _MOST_SOURCES = 100_000
@@ -35,22 +34,6 @@ def external_links_allowed(allowed: bool = True) -> Iterator[None]:
         yield
     finally:
         _allowed.reset(before)
-
-
-@dataclass(frozen=True)
-class _Allowing:
-    reader: Callable[..., Any]
-
-    def __call__(self, *arguments: Any) -> Any:
-        with external_links_allowed():
-            return self.reader(*arguments)
-
-
-def allowing_external_links(recording: _Recording) -> _Recording:
-    """Return a dataclass of readers that read from any other file that theirs names."""
-    values = {field.name: getattr(recording, field.name) for field in fields(recording)}  # type: ignore[arg-type]
-    readers = {name: _Allowing(value) for name, value in values.items() if callable(value)}
-    return replace(recording, **readers)  # type: ignore[type-var]
 
 
 def follow(file: h5py.File, name: str) -> h5py.Group | h5py.Dataset | None:
@@ -116,6 +99,7 @@ class _Walk:
             raise self.error(f"data from {name}, which has no dataset {path}", "data that are there")
 
     def other(self, place: Path) -> h5py.File:
+        check_heaps(place)
         try:
             return h5py.File(place, "r")
         except OSError as error:

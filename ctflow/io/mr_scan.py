@@ -22,6 +22,7 @@ from ctflow.io.kspace_problems import batched, compressed, first_of
 from ctflow.io.kspace_recording import KspaceRecording, KspaceSamples
 from ctflow.io.mr_description import describe
 from ctflow.io.nonuniform_samples import on_the_grid, one_trajectory
+from ctflow.io.reading import reading_files
 from ctflow.io.slice_range import require_memory, slice_range
 from ctflow.io.undersampling import parse_undersampling, undersampled, undersampling_mask
 from ctflow.problem import InverseProblem
@@ -240,7 +241,8 @@ class MRScan:
 
         Reads the middle slice. What is wrong with it is listed under `problems`, not raised.
         """
-        return describe(self)
+        with reading_files():
+            return describe(self)
 
     @property
     def method(self) -> str:

@@ -36,7 +36,7 @@ from torch import Tensor
 
 from ctflow.io.atomic import replacing
 from ctflow.io.errors import OutputError, ScanError
-from ctflow.io.fields import opened, text
+from ctflow.io.fields import find, opened, text, values_of
 
 _FORMAT, _VERSION = "ctflow-reconstruction", 1
 ORIENTATION = "axes slice, row, column; x grows with the column, y shrinks with the row"
@@ -129,9 +129,9 @@ def read_result(path: str | Path) -> Result:
             if found != _FORMAT:
                 raise OutputError(f"{path}: format: expected {_FORMAT!r}, found {found!r}")
             volumes = {
-                name: torch.from_numpy(file[name][()])
+                name: torch.from_numpy(values_of(found))
                 for name in ("reconstruction", "complex", "std", "samples", "data_fit")
-                if name in file
+                if isinstance(found := find(file, f"/{name}"), h5py.Dataset)
             }
             status = tuple(file["status"].asstr()[()])
             attributes = {name: _as_value(value) for name, value in file.attrs.items()}

@@ -18,8 +18,8 @@ from ctflow.io.description import describe
 from ctflow.io.errors import ScanError
 from ctflow.io.geometries import spread_views
 from ctflow.io.kspace_recording import KspaceRecording
-from ctflow.io.links import allowing_external_links, external_links_allowed
 from ctflow.io.mr_scan import KspaceReading, MRScan, open_kspace
+from ctflow.io.reading import guarded, reading_files
 from ctflow.io.rebinned import RebinnedScan
 from ctflow.io.recognition import recording_of
 from ctflow.io.recording import Rays, Recording, noise_of_one_slice
@@ -106,10 +106,9 @@ def open_scan(
             raise ScanError(path, name, found=value, expected="a positive number")
     if angles_unit not in (None, "degrees", "radians"):
         raise ScanError(path, "angles_unit", found=repr(angles_unit), expected="'degrees' or 'radians'")
-    with external_links_allowed(allow_external_links):
+    with reading_files(allow_external_links):
         recording = recording_of(path, angles_unit=angles_unit, photons=photons, mode=mode)
-    if allow_external_links:
-        recording = allowing_external_links(recording)
+    recording = guarded(recording, allow_external_links)
     of_kspace = {"coil_maps": coil_maps, "coils": coils, "undersample": undersample, "noise_std": noise_std}
     if isinstance(recording, KspaceRecording):
         of_ct = {
@@ -331,7 +330,8 @@ class Scan:
 
         Reads the middle slice. What is wrong with it is listed under `problems`, not raised.
         """
-        return describe(self)
+        with reading_files():
+            return describe(self)
 
     @cached_property
     def used_views(self) -> NDArray[np.intp]:

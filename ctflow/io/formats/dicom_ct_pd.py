@@ -161,7 +161,8 @@ def recording(path: Path, *, angles_unit: str | None = None, photons: float | No
         missing.append("photon statistics")
         assumed.append(f"photons: {_ASSUMED_PHOTONS:g} a bin; pass photons= for another noise")
     usual = float(np.median(in_file)) if photons is None else photons  # type: ignore[arg-type]
-    grid = _grid(helix, first)
+    with dicom_errors(file):
+        grid, about = _grid(helix, first), _about(file, first)
     ordered = tuple(header.file for header in headers)
     return Recording(
         format="DICOM-CT-PD",
@@ -171,7 +172,7 @@ def recording(path: Path, *, angles_unit: str | None = None, photons: float | No
         unit="1/mm",
         read=_Read(ordered, shape, photons),
         noise=f"Poisson, about {usual:.4g} photons a bin",
-        metadata={**spot, **_about(file, first)},
+        metadata={**spot, **about},
         files=ordered,
         assumed=tuple(assumed),
         missing=tuple(missing),
@@ -319,12 +320,16 @@ def _photons(file: Path, data: Any, columns: int) -> NDArray[np.float32] | None:
 def _line_integrals(file: Path, data: Any, shape: tuple[int, int]) -> NDArray[np.float32]:
     """Return one view (rows, columns), rows turned round so that they follow z."""
     with dicom_errors(file):
+        sizes = [int(data[name].value) for name in ("Rows", "Columns")]
+        frames, samples = (int(data.get(name) or 1) for name in ("NumberOfFrames", "SamplesPerPixel"))
+    # Before pixels are unpacked: a small file may declare many.
+    if sorted(sizes) != sorted(shape) or (frames, samples) != (1, 1):
+        declared = f"{frames} x {samples} images of {sizes[0]} x {sizes[1]}"
+        expected = f"one of {shape[0]} rows of {shape[1]} columns, or turned"
+        raise ScanError(file, "pixel data", found=declared, expected=expected)
+    with dicom_errors(file):
         stored = np.asarray(data.pixel_array)
-    if stored.shape == shape[::-1]:
-        stored = stored.T
-    if stored.shape != shape:
-        expected = f"{shape[0]} rows of {shape[1]} columns, or turned"
-        raise ScanError(file, "pixel data", found=f"shape {stored.shape}", expected=expected)
+        stored = stored if stored.shape == shape else stored.T.reshape(shape)
     scale = []
     for name in ("RescaleSlope", "RescaleIntercept"):
         with dicom_errors(file):

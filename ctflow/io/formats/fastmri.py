@@ -26,7 +26,7 @@ from ctflow.io.complex_fields import (
     read_complex,
 )
 from ctflow.io.errors import ScanError
-from ctflow.io.fields import check_finite, dataset, find, opened, text
+from ctflow.io.fields import check_finite, dataset, find, opened, text, values_of
 from ctflow.io.ismrmrd_header import Header, parse_header
 from ctflow.io.kspace_grid import crop_readout
 from ctflow.io.kspace_recording import KspaceRecording, KspaceSamples
@@ -70,7 +70,8 @@ class _ReadTruth:
 
     def __call__(self, start: int, stop: int) -> Tensor:
         with opened(self.path) as file:
-            images = dataset(file, self.name, ndim=3)[start:stop].astype(np.float32, copy=False)
+            stored = dataset(file, self.name, ndim=3)
+            images = values_of(stored, slice(start, stop)).astype(np.float32, copy=False)
         check_finite(self.path, self.name, images, start, ("slice", "row", "column"))
         return torch.from_numpy(images)
 
@@ -168,7 +169,7 @@ def _mask(file: h5py.File, shape: tuple[int, ...]) -> NDArray[np.bool_] | None:
     sizes = tuple(size for size in stored.shape or () if size > 1)
     if sizes not in ((shape[1],), tuple(shape)):
         raise ScanError(file.filename, _MASK, found=f"shape {stored.shape}", expected=expected)
-    values = stored[()].reshape(-1, shape[1])
+    values = values_of(stored).reshape(-1, shape[1])
     if not ((values == 0) | (values == 1)).all():
         raise ScanError(file.filename, _MASK, found="other numbers", expected=expected)
     return values.astype(bool)

@@ -121,10 +121,11 @@ def _shape(file: h5py.File, axes: tuple[str, ...], name: str) -> tuple[int, ...]
 
 def _values(file: h5py.File, name: str, start: int, stop: int) -> Tensor:
     """Return a part of k-space or of maps, (slices, coils, y, x)."""
-    axes = _axes(file) if name == _KSPACE else _AXES[-file[name].ndim :]
-    shared = "slice" not in axes or file[name].shape[axes.index("slice")] == 1
+    stored = complex_dataset(file, name, ndims=(2, 3, 4))
+    axes = _axes(file) if name == _KSPACE else _AXES[-stored.ndim :]
+    shared = "slice" not in axes or stored.shape[axes.index("slice")] == 1
     where = tuple(slice(start, stop) if axis == "slice" and not shared else slice(None) for axis in axes)
-    values = read_complex(file[name], where)
+    values = read_complex(stored, where)
     check_finite_complex(file.filename, name, values, axes, start if axes[0] == "slice" and not shared else 0)
     order = [axis for axis in _AXES if axis in axes]
     values = values.transpose([axes.index(axis) for axis in order])

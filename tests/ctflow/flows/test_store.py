@@ -62,6 +62,9 @@ def test_bad_files(tmp_path: Path) -> None:
         ("path", {"name": "bent"}, "path: expected a prior's settings"),
         ("network", {"sizes": 3}, "network: expected a prior's settings"),
         ("network", {"widths": [8]}, "expected this network's weights"),
+        ("network", {"widths": [2**40, 2**40]}, "expected this network's weights"),
+        ("network", {"layers": 10**9}, "expected this network's weights"),
+        ("network", {"layers": 1.5}, "expected this network's weights"),
     ):
         (tmp_path / "mine.json").write_text(json.dumps(settings | {field: value}))
         with pytest.raises(ValueError, match=message):

@@ -178,6 +178,48 @@ def test_bad_yaml_and_bad_images_are_one_line(settings_file: Path) -> None:
         read_images(settings_file, "discs", "1/mm", representation)
 
 
+def test_checkpoints_execute_nothing(settings_file: Path) -> None:
+    settings = read_settings(settings_file)
+    training = Training(settings, CropSampler([torch.zeros(1, 32, 32)], [1.0]))
+    file = settings_file.with_name("checkpoint.pt")
+
+    class Bomb:
+        def __reduce__(self) -> tuple[object, ...]:
+            return (Path.touch, (settings_file.with_name("executed"),))
+
+    torch.save({"settings": Bomb()}, file)
+    with pytest.raises(ValueError, match=r"checkpoint.pt: expected a checkpoint, found a damaged file"):
+        training.load(file)
+    assert not settings_file.with_name("executed").exists()
+    torch.save({"settings": {}}, file)
+    with pytest.raises(ValueError, match="expected a checkpoint, found another file"):
+        training.load(file)
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(ValueError, match="expected a checkpoint, found a damaged file"):
+        training.load(file)
+
+
+def test_images_lie_in_the_file_and_are_as_large_as_it_says(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["images"] = np.zeros((1, 4, 4))
+    layout = h5py.VirtualLayout((1, 4, 4), np.float64)
+    layout[:] = h5py.VirtualSource("other.h5", "images", (1, 4, 4))
+    with h5py.File(tmp_path / "images.h5", "w") as file:
+        file["group/link"] = h5py.ExternalLink("other.h5", "/images")
+        file.create_virtual_dataset("virtual", layout)
+        file.create_dataset("bomb", (2**20, 2**10, 2**10), np.float32, chunks=(1, 16, 16))
+        file["text"] = "words"
+    for name, message in (
+        ("group/link", "found a link to another"),
+        ("virtual", "found data stored in another"),
+        ("bomb", r"found shape \(1048576, 1024, 1024\) and next to no data"),
+        ("text", "expected a dataset of numbers"),
+        ("group", "expected a dataset of numbers"),
+    ):
+        with pytest.raises(ValueError, match=f"images.h5: {name}: .*{message}"):
+            read_images(tmp_path / "images.h5", name, "1/mm", Representation(0.03, 0.01))
+
+
 def test_crops_are_augmented_within_their_bounds() -> None:
     image = torch.full((1, 1, 8, 8), 1.0)
     image[..., 0, 0] = 0.5
