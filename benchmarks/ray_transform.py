@@ -6,8 +6,8 @@ its arrays linked, so its time per image is that of a batch of one: `linear` for
 `line_fanflat` for fans.
 
 ``--all`` asks more, in about two minutes: parallel and fan beams of LoDoPaB's size against fixed times, a
-cone beam, and how the time grows with the image, the views and the threads, which ``--plot scaling.png``
-draws.
+cone beam, and how the time grows with the image, the views and the threads, as a table and as a plot in
+runs/scaling.png, or where ``--plot`` says.
 """
 
 from __future__ import annotations
@@ -158,7 +158,12 @@ def main() -> None:
     parser.add_argument("--engines", nargs="+", default=["joseph"], help="beside astra: joseph, odl, sparse")
     parser.add_argument("--cases", nargs="+", default=[case.name for case in CASES])
     parser.add_argument("--all", action="store_true", help="fans, a cone beam and how times grow, as well")
-    parser.add_argument("--plot", type=Path, help="with --all: draw how times grow into this PNG file")
+    parser.add_argument(
+        "--plot",
+        type=Path,
+        default=Path("runs/scaling.png"),
+        help="with --all: the PNG file of how times grow",
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.all:

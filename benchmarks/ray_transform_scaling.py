@@ -20,16 +20,15 @@ SIDES, SOME_VIEWS, THREADS = (64, 128, 256, 512), (90, 180, 360, 720), (1, 2, 4,
 BATCH = 8
 
 
-def report(rounds: int, picture: Path | None) -> str:
-    """Return the tables; draw the second one if asked to."""
+def report(rounds: int, picture: Path) -> str:
+    """Return the tables, and draw the second one."""
     parts = ["", cone_beam(rounds), ""]
     series = scaling(rounds)
     parts.append(f"joseph, batch {BATCH}, ms an image and direction (mean of forward and adjoint)")
     for name, times in series.items():
         parts.append(f"{name:<50}" + "".join(f"{at:>6}:{1e3 * spent:>8.2f}" for at, spent in times.items()))
-    if picture is not None:
-        draw(series, picture)
-        parts.append(f"drawn in {picture}")
+    draw(series, picture)
+    parts.append(f"drawn in {picture}")
     return "\n".join(parts)
 
 
@@ -154,4 +153,5 @@ def draw(series: dict[str, dict[int, float]], picture: Path) -> None:
         axes.grid(visible=True, which="both", alpha=0.3)
         axes.legend(fontsize="small")
     panels[0].set_ylabel("ms an image and direction")
+    picture.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(picture, dpi=120)

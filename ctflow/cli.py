@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ctflow import __version__
+from ctflow.io.errors import printable
+
+if TYPE_CHECKING:
+    from ctflow.pipeline.running import Outcome
 
 app = typer.Typer(
     name="ctflow",
@@ -42,6 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # the reader, such as `head`, has had enough
         sys.stderr.close()
         code = 0
+    except ConnectionError as error:
+        _fail(error)
+        code = 1
     except (ValueError, OSError) as error:
         code = _fail(error)
     except ImportError as error:
@@ -49,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (KeyboardInterrupt, typer.Abort):
         code = _INTERRUPTED
     if code == _INTERRUPTED:  # typer returns it for an interrupt that it sees first
-        typer.echo("interrupted; nothing unfinished was kept", err=True)
+        typer.echo("interrupted", err=True)
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -77,7 +85,26 @@ AnglesUnit = Annotated[
 ]
 Photons = Annotated[float | None, typer.Option(help="Per bin without an object, where the file is silent.")]
 RemoveStripes = Annotated[bool | None, typer.Option("--remove-stripes", help="Reduce ring artefacts.")]
+Rebin = Annotated[bool | None, typer.Option("--rebin", help="Of helical scans: fan beams, slice by slice.")]
 Mode = Annotated[int | None, typer.Option(help="Of 2DeteCT: 1, 2 or 3.")]
+CoilMaps = Annotated[
+    str | None, typer.Option(help="Of k-space: espirit (default), adaptive, none, or a file of maps.")
+]
+Coils = Annotated[int | None, typer.Option(help="Of k-space: compress to so many virtual coils.")]
+Undersample = Annotated[
+    str | None,
+    typer.Option(
+        help="Of k-space: leave samples out; equispaced, random, magic or poisson, such as random:4."
+    ),
+]
+NoiseStd = Annotated[float | None, typer.Option(help="Of k-space, of a complex sample.")]
+Samples = Annotated[
+    int | None, typer.Option(help="Draws of each slice: stores mean, standard deviation and samples.")
+]
+Prior = Annotated[str | None, typer.Option(help="A bundled prior's name, such as ct-small, or a path.")]
+Slices = Annotated[str | None, typer.Option(help="a:b, or one number; all unless given.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, or auto (default).")]
+Seed = Annotated[int | None, typer.Option(help="Of the randomness; 0 unless given.")]
 Views = Annotated[int | None, typer.Option(help="Use this many of the angles, evenly spaced.")]
 
 
@@ -92,13 +119,19 @@ def info(
     angles_unit: AnglesUnit = None,
     photons: Photons = None,
     mode: Mode = None,
+    coil_maps: CoilMaps = None,
+    coils: Coils = None,
+    undersample: Undersample = None,
+    noise_std: NoiseStd = None,
+    rebin: Rebin = None,
 ) -> None:
     """Show what a measured file holds, what is assumed about it, and what is missing."""
     from ctflow.io.scan import open_scan
     from ctflow.pipeline.job import load_job
 
     given: dict[str, Any] = {"views": views, "centre": centre, "pixel_size": pixel_size, "size": size}
-    given |= {"angles_unit": angles_unit, "photons": photons, "mode": mode}
+    given |= {"angles_unit": angles_unit, "photons": photons, "mode": mode, "rebin": rebin}
+    given |= {"coil_maps": coil_maps, "coils": coils, "undersample": undersample, "noise_std": noise_std}
     job = load_job(None, {"files": [file], "output": "-", "solver": "fbp", **given})
     described = open_scan(file, **job.reading()).describe()
     typer.echo(json.dumps(described, indent=2) if as_json else "\n".join(_lines(described)))
@@ -109,26 +142,41 @@ def reconstruct(
     files: Files = None,
     output: Output = None,
     solver: Annotated[
-        str | None, typer.Option(help="flower (default), fbp, tv, ...; see ctflow.solvers.")
+        str | None,
+        typer.Option(help="flower (default), fbp, tv, cg-sense, ...; see ctflow.solvers."),
     ] = None,
-    prior: Annotated[
-        str | None, typer.Option(help="A bundled prior's name, such as ct-small, or a path.")
-    ] = None,
+    prior: Prior = None,
     views: Views = None,
-    slices: Annotated[str | None, typer.Option(help="a:b, or one number; all unless given.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, or auto (default).")] = None,
+    slices: Slices = None,
+    device: Device = None,
     precision: Annotated[
         str | None, typer.Option(help="Of the network: float32 (default) or bfloat16.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the randomness; 0 unless given.")] = None,
+    seed: Seed = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="A setting of the solver; repeatable."),
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Short for --set steps=N.")] = None,
+    samples: Samples = None,
     batch: Annotated[int | None, typer.Option(help="Slices computed at a time; 4 unless given.")] = None,
     config: Annotated[Path | None, typer.Option(help="A YAML file with these settings as keys.")] = None,
-    overwrite: Annotated[bool | None, typer.Option("--overwrite", help="Replace an existing output.")] = None,
+    overwrite: Annotated[
+        bool | None, typer.Option("--overwrite", help="Replace an output made with other settings.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check every file, and say what would be done.")
+    ] = False,
+    keep_going: Annotated[
+        bool | None, typer.Option("--keep-going", help="Begin although some files cannot be read.")
+    ] = None,
+    retry_failed: Annotated[
+        bool | None, typer.Option("--retry-failed", help="Compute failed slices again.")
+    ] = None,
+    executor: Annotated[str | None, typer.Option(help="serial (default), processes or dask.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Of processes or dask.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Of each process.")] = None,
+    dask_address: Annotated[str | None, typer.Option(help="Of a scheduler that is running.")] = None,
     centre: Centre = None,
     pixel_size: PixelSize = None,
     size: Size = None,
@@ -136,8 +184,16 @@ def reconstruct(
     photons: Photons = None,
     mode: Mode = None,
     remove_stripes: RemoveStripes = None,
+    coil_maps: CoilMaps = None,
+    coils: Coils = None,
+    undersample: Undersample = None,
+    noise_std: NoiseStd = None,
+    rebin: Rebin = None,
 ) -> None:
-    """Reconstruct measured files, each into an HDF5 file with a PNG preview beside it."""
+    """Reconstruct measured files, each into an HDF5 file with a PNG preview beside it.
+
+    Stopped in whatever way, the same command goes on where it was.
+    """
     from ctflow.pipeline.job import load_job
 
     given: dict[str, Any] = {"files": files or None, "output": output, "solver": solver, "prior": prior}
@@ -145,27 +201,145 @@ def reconstruct(
     given |= {
         "slices": slices,
         "seed": seed,
+        "samples": samples,
         "batch": batch,
         "overwrite": overwrite,
         "views": views,
         "centre": centre,
     }
     given |= {"pixel_size": pixel_size, "size": size, "angles_unit": angles_unit, "photons": photons}
-    job = load_job(config, {**given, "mode": mode, "remove_stripes": remove_stripes})
+    given |= {"keep_going": keep_going, "retry_failed": retry_failed, "executor": executor}
+    given |= {"workers": workers, "threads": threads, "mode": mode, "remove_stripes": remove_stripes}
+    given |= {"rebin": rebin, "coil_maps": coil_maps, "coils": coils}
+    given |= {"undersample": undersample, "noise_std": noise_std}
+    given["dask"] = None if dask_address is None else {"address": dask_address}
+    job = load_job(config, given)
 
-    from ctflow.pipeline.run import run
+    if dry_run:
+        from ctflow.pipeline.checks import checked
+        from ctflow.pipeline.estimate import estimated
+
+        plan = checked(job)
+        for line in estimated(job, plan):
+            typer.echo(line)
+        raise typer.Exit(2 if plan.refused else 0)
+
+    from ctflow.pipeline.interruption import interruptions
+    from ctflow.pipeline.running import run
     from ctflow.progress import shown
 
-    with shown() as progress:
-        outcomes = run(job, progress)
+    with interruptions() as stop, shown() as progress:
+        outcomes = run(job, progress, lambda: bool(stop))
     for outcome in outcomes:
-        for index, reason in outcome.failed.items():
-            typer.echo(f"{outcome.file}: slice {index} failed: {reason}", err=True)
+        _say(outcome)
+    if stop:
+        typer.echo(f"stopped; to go on: {shlex.join(['ctflow', *sys.argv[1:]])}", err=True)
+        raise typer.Exit(128 + stop.signal)
+    bad = any(outcome.failed or outcome.unfinished for outcome in outcomes)
+    raise typer.Exit(1 if bad else 0)
+
+
+def _say(outcome: Outcome) -> None:
+    """What became of one file."""
+    for index, reason in outcome.failed.items():
+        typer.echo(f"{outcome.file}: slice {index} failed: {reason}", err=True)
+    if outcome.unfinished is not None and outcome.slices == 0:
+        typer.echo(f"{outcome.file}: left out: {outcome.unfinished}", err=True)
+    elif outcome.unfinished is not None:
+        there = f"{outcome.computed} of {_counted(outcome.slices, 'slice')} computed now"
+        typer.echo(f"{outcome.file}: not finished, {there}: {outcome.unfinished}", err=True)
+    if outcome.output is not None:
         done = outcome.slices - len(outcome.failed)
-        if outcome.output is not None:
-            typer.echo(f"{outcome.output}: {_counted(done, 'slice')} in {outcome.seconds:.1f} s")
-            typer.echo(f"{outcome.picture}")
-    raise typer.Exit(1 if any(outcome.failed for outcome in outcomes) else 0)
+        how = f"in {outcome.seconds:.1f} s" if outcome.computed else "there already"
+        typer.echo(f"{outcome.output}: {_counted(done, 'slice')} {how}")
+        typer.echo(f"{outcome.picture}")
+
+
+@app.command()
+def status(
+    path: Annotated[Path, typer.Argument(metavar="OUT", help="A reconstruction file, or a folder of them.")],
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Show how far a reconstruction is: done, failed and remaining slices, running or not."""
+    from ctflow.pipeline.status import status_of
+
+    found = status_of(path)
+    if as_json:
+        lines = [
+            {
+                "output": str(one.output),
+                "slices": one.slices,
+                "done": one.done,
+                "failed": one.failed,
+                "remaining": one.remaining,
+                "state": one.state,
+            }
+            for one in found
+        ]
+        typer.echo(json.dumps(lines, indent=2))
+        return
+    for one in found:
+        typer.echo(
+            f"{one.output}: {one.state}, {one.done} of {_counted(one.slices, 'slice')} done, "
+            f"{len(one.failed)} failed, {one.remaining} remaining"
+        )
+        for index, reason in one.failed.items():
+            typer.echo(f"  slice {index}: {reason}")
+
+
+@app.command()
+def compare(
+    file: Annotated[Path, typer.Argument(help="A measured file.")],
+    solvers: Annotated[str, typer.Option(help="Names, separated by commas.")] = "fbp,tv,flower",
+    reference: Annotated[
+        Path | None, typer.Option(help="A file with the true images; the scan's own truth unless given.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="The HTML report to write.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Numbers for programs, not the table.")] = False,
+    prior: Prior = None,
+    samples: Samples = None,
+    slices: Slices = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SOLVER.KEY=VALUE", help="A setting of a solver; repeatable."),
+    ] = None,
+    seed: Seed = None,
+    device: Device = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing report.")] = False,
+    views: Views = None,
+    centre: Centre = None,
+    pixel_size: PixelSize = None,
+    size: Size = None,
+    angles_unit: AnglesUnit = None,
+    photons: Photons = None,
+    mode: Mode = None,
+) -> None:
+    """Reconstruct one file with several solvers: quality, misfit, time and pictures side by side."""
+    from ctflow.io.atomic import check_writable
+    from ctflow.pipeline.compare import compare as run_comparison
+    from ctflow.progress import shown
+    from ctflow.report_page import table, write_page
+
+    if output is not None:
+        check_writable(output, overwrite, sources=[file])
+    given: dict[str, Any] = {"prior": prior, "samples": samples, "slices": slices, "seed": seed}
+    given |= {"device": device, "views": views, "centre": centre, "pixel_size": pixel_size, "size": size}
+    given |= {"angles_unit": angles_unit, "photons": photons, "mode": mode}
+    chosen: dict[str, dict[str, Any]] = {name.strip(): {} for name in solvers.split(",") if name.strip()}
+    for name, value in _settings(settings or [], None).items():
+        solver, dot, key = name.replace("_", "-").partition(".")
+        if not dot or solver not in chosen:
+            known = ", ".join(chosen)
+            raise ValueError(f"--set: expected SOLVER.KEY=VALUE with a solver of {known}, found {name!r}")
+        chosen[solver][key] = value
+    with shown() as progress:
+        comparison = run_comparison(file, chosen, given, reference=reference, progress=progress)
+    typer.echo(json.dumps(comparison.to_dict(), indent=2) if as_json else "\n".join(table(comparison)))
+    if output is not None:
+        write_page(comparison, output)
+        if not as_json:
+            typer.echo(f"report: {output}")
+    raise typer.Exit(1 if any(row.failed for row in comparison.rows) else 0)
 
 
 @app.command()
@@ -173,7 +347,8 @@ def simulate(
     preset: Annotated[
         str,
         typer.Argument(
-            help="lodopab-like, sparse-view, limited-angle, interior, metal, or cone, which is a volume."
+            help="lodopab-like, sparse-view, limited-angle, interior, metal, or cone, which is a volume; "
+            "mri-equispaced-4x, mri-random-4x, mri-random-8x, mri-poisson-8x, mri-single-coil-4x."
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")],
@@ -184,37 +359,21 @@ def simulate(
     size: Annotated[
         int | None, typer.Option(min=16, help="Pixels along each side, of the same bodies.")
     ] = None,
+    acceleration: Annotated[
+        float | None, typer.Option(min=1, help="Of k-space: one sample in so many.")
+    ] = None,
+    coils: Annotated[int | None, typer.Option(min=1, help="Of k-space: around the body.")] = None,
+    noise_std: Annotated[
+        float | None, typer.Option(help="Of k-space, of a sample; the brightest tissue has 1.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")] = False,
 ) -> None:
     """Simulate a scan of imagined bodies, none of which a bundled prior was trained on."""
-    from ctflow.io.atomic import check_writable
-    from ctflow.io.formats.native import write_scan
-    from ctflow.phantoms import HELD_OUT
-    from ctflow.simulate import scan_settings, simulate_preset
+    from ctflow.pipeline.simulation import simulate_file
 
-    given = {"views": views, "photons": photons, "size": size}
-    changes = {name: value for name, value in given.items() if value is not None}
-    settings = scan_settings(preset, **changes)
-    volume = settings.operator().geometry.dimensions == 3
-    if volume and number > 1:
-        raise ValueError(f"-n: expected 1 for {preset}, which is one volume a file, found {number}")
-    check_writable(output, overwrite)
-    seeds = range(HELD_OUT + seed, HELD_OUT + seed + number)
-    scan = simulate_preset(preset, seeds, **changes)
-    operator = settings.operator()
-    metadata = {"simulated": preset, "changes": changes, "seeds": list(seeds), "ctflow": __version__}
-    write_scan(
-        output,
-        scan.problem.measurement[0] if volume else scan.problem.measurement,
-        operator.geometry,
-        operator.grid,
-        scan.problem.noise,
-        truth=scan.truth[0] if volume else scan.truth,
-        metadata=metadata,
-        overwrite=overwrite,
-    )
-    slices = operator.grid.shape[0] if volume else number
-    typer.echo(f"{output}: {_counted(slices, 'slice')} of {settings.size} x {settings.size} pixels")
+    given = {"views": views, "photons": photons, "size": size, "acceleration": acceleration}
+    given |= {"coils": coils, "noise_std": noise_std}
+    typer.echo(simulate_file(preset, output, number=number, seed=seed, given=given, overwrite=overwrite))
 
 
 @app.command()
@@ -236,13 +395,43 @@ def train(
 
 
 @app.command()
+def export(
+    file: Annotated[Path, typer.Argument(help="A reconstruction file.")],
+    target: Annotated[
+        Path, typer.Argument(help="x.nii.gz or x.nii, x.tif, or a folder of DICOM files to be.")
+    ],
+    what: Annotated[str, typer.Option(help="reconstruction, std or samples.")] = "reconstruction",
+    kind: Annotated[str | None, typer.Option("--format", help="nifti, dicom or tiff; by name.")] = None,
+    hounsfield: Annotated[bool, typer.Option("--hounsfield", help="Attenuation in HU, as in DICOM.")] = False,
+    water: Annotated[float | None, typer.Option(help="Its attenuation in 1/mm; 0.02 unless known.")] = None,
+    pixel_size: Annotated[float | None, typer.Option(help="In mm, where the file does not know it.")] = None,
+    slice_distance: Annotated[float | None, typer.Option(help="In mm, likewise.")] = None,
+    axes: Annotated[
+        str, typer.Option(help="Where x (right), y (up), z (next slice) point to in the patient.")
+    ] = "LAI",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing target.")] = False,
+) -> None:
+    """Write a reconstruction as NIfTI, as a DICOM series or as TIFF."""
+    from ctflow.io.export import export_result
+
+    options: dict[str, Any] = {"pixel_size": pixel_size, "slice_distance": slice_distance, "axes": axes}
+    options |= {"hounsfield": hounsfield, "water": water}
+    done = export_result(file, target, kind=kind, what=what, overwrite=overwrite, **options)
+    for note in done.notes:
+        typer.echo(printable(note))
+    typer.echo(f"{done.target}: {_counted(done.slices, 'slice')}, {done.kind}, in {done.unit or 'no unit'}")
+
+
+@app.command()
 def demo(
     output: Annotated[Path, typer.Option("--output", "-o", help="The picture to make.")] = Path("demo.png"),
+    mri: Annotated[bool, typer.Option("--mri", help="Undersampled k-space of 8 coils instead.")] = False,
 ) -> None:
-    """Compare FBP, TV and FLOWER on a simulated low-dose scan of 60 views."""
+    """Compare FBP, TV and FLOWER on a simulated low-dose scan of 60 views; with --mri, solvers for MRI."""
     from ctflow.demo import demo as run_demo
+    from ctflow.demo import demo_mri
 
-    run_demo(path=output, say=typer.echo)
+    (demo_mri if mri else run_demo)(path=output, say=typer.echo)
 
 
 def _settings(pairs: Sequence[str], steps: int | None) -> dict[str, Any]:
@@ -275,11 +464,11 @@ def _words(value: Any) -> str:
         return f"{value:.6g}"
     if isinstance(value, list):
         return ", ".join(_words(item) for item in value) or "none"
-    return str(value)
+    return printable(str(value))
 
 
 def _fail(error: object) -> int:
-    typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+    typer.echo(f"error: {printable(' '.join(str(error).split()))}", err=True)
     return 2
 
 

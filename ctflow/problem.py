@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ctflow.latent_representation import LatentRepresentation
 from ctflow.newton import damped_newton
 from ctflow.representation import Representation
 from operators.linear import LinearOperator
@@ -25,11 +26,14 @@ class Proximal:
         Inner iterations that each sample took, shape (*batch,).
     data_fit
         Weighted root-mean-square residual of the point that the step started from, shape (*batch,).
+    method
+        How it was computed: "closed form", "Woodbury", "conjugate gradients", and the like.
     """
 
     x: Tensor
     iterations: Tensor
     data_fit: Tensor
+    method: str
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,11 @@ class InverseProblem:
     def image_shape(self) -> tuple[int, ...]:
         """Shape of the unknown, (*batch, *domain_shape)."""
         return self.batch_shape + self.operator.domain_shape
+
+    @property
+    def event_dims(self) -> int:
+        """How many trailing dimensions of the unknown are one sample."""
+        return len(self.image_shape) - len(self.batch_shape)
 
     @property
     def image_dtype(self) -> torch.dtype:
@@ -130,8 +139,10 @@ class InverseProblem:
         if weights.numel() == 1:
             return (self.operator.norm(1e-2) ** 2 * weights.reshape(())).expand(self.batch_shape)
         generator = torch.Generator().manual_seed(0)
-        x = torch.randn(self.operator.domain_shape, generator=generator, dtype=self.image_dtype)
-        x = x.to(self.measurement.device).expand(self.image_shape)
+        domain, dtype = self.operator.domain_shape, self.operator.domain_dtype
+        dtype = weights.dtype.to_complex() if dtype.is_complex else weights.dtype
+        x = torch.randn(domain, generator=generator, dtype=dtype)
+        x = x.to(self.measurement.device).expand(self.batch_shape + domain)
         dims = tuple(range(-len(self.operator.domain_shape), 0))
         for _ in range(30):
             x = self.operator.adjoint(weights * self.operator(x))
@@ -141,7 +152,11 @@ class InverseProblem:
 
     def per_sample(self, values: Tensor) -> Tensor:
         """Values of shape (*batch,) shaped to broadcast against the unknown."""
-        return values.reshape(values.shape + (1,) * len(self.operator.domain_shape))
+        return values.reshape(values.shape + (1,) * self.event_dims)
+
+    def normal_residual(self, x: Tensor) -> Tensor:
+        """A^H W (A x + background - y), the gradient of the quadratic model by the operator's argument."""
+        return self.operator.adjoint(self.precision() * self.residual(x))
 
     def negative_log_likelihood(self, x: Tensor) -> Tensor:
         """-log p(y | x) up to a constant, shape (*batch,)."""
@@ -214,7 +229,7 @@ class InverseProblem:
         x, iterations = damped_newton(
             self, v, strength, start, max_steps=max_steps, max_iterations=max_iterations, rtol=rtol
         )
-        return Proximal(x, iterations, self.data_fit(v))
+        return Proximal(x, iterations, self.data_fit(v), "Newton with conjugate gradients")
 
     def proximal_sample(
         self,
@@ -260,19 +275,19 @@ class InverseProblem:
             rtol=rtol,
         )
         fit = self.weighted_rms(residual, weights)
-        return Proximal(v + solution.x, solution.iterations, fit)
+        return Proximal(v + solution.x, solution.iterations, fit, solution.method)
 
     def initial(self) -> Tensor:
         """A first image: filtered backprojection, zero-filled or the like, as the operator has it."""
         y = self.measurement if self.background is None else self.measurement - self.background
         return self.operator.approximate_inverse(y)
 
-    def on(self, representation: Representation) -> InverseProblem:
+    def on(self, representation: Representation | LatentRepresentation) -> InverseProblem:
         """The same problem for the prior's tensor z, where image = offset + scale z."""
+        if not isinstance(representation, Representation):
+            raise ValueError("expected a prior with an affine representation; a latent prior's is not")
         if not representation.channels:
             return self
-        if not representation.affine:
-            raise ValueError("expected a prior with an affine representation; a latent prior's is not")
         linear = representation.linear(self.operator.domain_shape, dtype=self.operator.domain_dtype)
         operator = self.operator @ linear
         background = self.background
@@ -281,6 +296,23 @@ class InverseProblem:
             shift = self.operator(image.to(self.image_dtype))
             background = shift if background is None else background + shift
         return replace(self, operator=operator, background=background)
+
+    def through(self, representation: LatentRepresentation | Representation) -> InverseProblem:
+        """The problem for the prior's tensor, as `on`; of a latent prior a `DecodedProblem`."""
+        if isinstance(representation, Representation):
+            return self.on(representation)
+        from ctflow.decoded_problem import DecodedProblem  # which is made of this class
+
+        representation = representation.fitted(self)
+        assert representation.pixels is not None
+        pixels = self.on(representation.pixels)
+        return DecodedProblem(
+            pixels.operator,
+            pixels.measurement,
+            pixels.noise,
+            pixels.background,
+            representation=representation,
+        )
 
     def to(self, device: torch.device | str) -> InverseProblem:
         """The same problem on a device."""

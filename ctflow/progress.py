@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ctflow.flows.training import Training
-    from ctflow.pipeline.blocks import Progress
+    from ctflow.pipeline.running import Progress
 
 # Seconds between two plain lines.
 _PAUSE = 10.0
@@ -26,30 +26,49 @@ def shown() -> Iterator[Callable[[Progress], None]]:
     from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f}%"))
+    count = TextColumn("{task.completed:.4g} of {task.total:.0f} slices")
+    columns = (TextColumn("{task.description}"), BarColumn(), count, TextColumn("{task.fields[rate]}"))
     tasks: dict[object, TaskID] = {}
     with Bar(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
 
         def advance(progress: Progress) -> None:
             if progress.file not in tasks:
-                tasks[progress.file] = bar.add_task(progress.file.name, total=progress.slices)
+                tasks[progress.file] = bar.add_task(progress.file.name, total=progress.slices, rate="")
             bar.update(tasks[progress.file], completed=progress.done)
+            speed = bar.tasks[tasks[progress.file]].speed
+            bar.update(tasks[progress.file], rate=f"{60 * speed:.3g} a minute" if speed else "")
 
         yield advance
 
 
 def _lines() -> Callable[[Progress], None]:
+    """Lines of what is done, how fast, and how long it will take: after each block, and every 10 s within."""
+    first: dict[object, tuple[float, float]] = {}
     last = time.monotonic()
 
     def say(progress: Progress) -> None:
         nonlocal last
-        if time.monotonic() - last > _PAUSE:
-            last = time.monotonic()
-            done = f"{progress.done:.1f} of {progress.slices} slices"
-            sys.stderr.write(f"{progress.file.name}: {done}\n")
+        now = time.monotonic()
+        start, done_before = first.setdefault(progress.file, (now, progress.done))
+        finished = progress.done >= progress.slices
+        # After the last block the file's own line follows.
+        if now - last > _PAUSE or (progress.block is not None and not finished):
+            last = now
+            line = f"{progress.file.name}: {progress.done:.4g} of {progress.slices} slices"
+            rate = (progress.done - done_before) / max(now - start, 1e-9)
+            if rate > 0 and not finished:
+                left = (progress.slices - progress.done) / rate
+                line += f", {60 * rate:.3g} a minute, {_duration(left)} left"
+            sys.stderr.write(f"{line}\n")
             sys.stderr.flush()
 
     return say
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def training_lines() -> Callable[[Training, float], None]:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from ctflow.calibration import Calibration
+
 # Inches of one panel, and dots per inch: 256 x 256 pixels are shown at about their own size.
 _PANEL = 3.0
 _DPI = 110
@@ -30,8 +32,9 @@ def preview(
     pixel_size: float | None = None,
     names: Sequence[str] | None = None,
     title: str = "",
+    most: int = 3,
 ) -> Path:
-    """A PNG of up to three slices, evenly spaced, in one grey scale with its bar.
+    """A PNG of up to `most` slices, evenly spaced, in one grey scale with its bar.
 
     Parameters
     ----------
@@ -55,13 +58,13 @@ def preview(
     """
     images = _shown(images)
     images = images.reshape(-1, *images.shape[-2:])
-    chosen = evenly_spaced(len(images), 3)
+    chosen = evenly_spaced(len(images), most)
     low, high = grey_range(images[chosen])
     figure, axes = _panels(len(chosen), images.shape[-2:], title)
     for axis, i in zip(axes, chosen, strict=True):
         drawn = _draw(axis, images[i], low, high)
         label = names[i] if names is not None else f"slice {i}"
-        axis.set_title(label, fontsize=9)
+        axis.set_title(label, fontsize=9, parse_math=False)
     _scale_bar(axes[0], images.shape[-1], pixel_size)
     _grey_bar(figure, axes, drawn, unit)
     return _save(figure, Path(path))
@@ -101,13 +104,33 @@ def comparison(
     figure, axes = _panels(len(images) + 1, reference.shape, title)
     for axis, (name, image) in zip(axes, images.items(), strict=False):
         drawn = _draw(axis, _shown(image), low, high)
-        axis.set_title(name, fontsize=10)
+        axis.set_title(name, fontsize=10, parse_math=False)
         scores = f"{float(psnr(image, reference)):.2f} dB, SSIM {float(ssim(image, reference)):.3f}"
         axis.set_xlabel(scores, fontsize=9)
     drawn = _draw(axes[-1], _shown(reference), low, high)
-    axes[-1].set_title(reference_name, fontsize=10)
+    axes[-1].set_title(reference_name, fontsize=10, parse_math=False)
     _scale_bar(axes[-1], reference.shape[-1], pixel_size)
     _grey_bar(figure, axes, drawn, unit)
+    return _save(figure, Path(path))
+
+
+def calibration_plot(calibrations: Mapping[str, Calibration], path: str | Path) -> Path:
+    """A PNG of the share of pixels whose truth lies within an interval, against what it should be.
+
+    On the diagonal the spread says how large errors are; below it, errors are larger than it says.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(1.4 * _PANEL, 1.4 * _PANEL), dpi=_DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    axis = figure.subplots()
+    axis.plot([0, 1], [0, 1], color="0.7", linewidth=1)
+    for name, found in calibrations.items():
+        axis.plot((0, *found.nominal), (0, *found.found), marker="o", markersize=3, label=name)
+    axis.set(xlabel="nominal coverage", ylabel="coverage found", xlim=(0, 1), ylim=(0, 1))
+    axis.set_aspect("equal")
+    axis.legend(fontsize=8, frameon=False, loc="upper left")
     return _save(figure, Path(path))
 
 
@@ -136,6 +159,7 @@ def _shown(image: Tensor) -> Tensor:
 
 
 def _panels(count: int, shape: Sequence[int], title: str) -> tuple[Figure, list[Axes]]:
+    # Names of files and units of theirs are no formulas, whatever dollar signs they have: parse_math=False.
     # The object interface, without pyplot: no global state, no window system, safe in threads.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -145,7 +169,7 @@ def _panels(count: int, shape: Sequence[int], title: str) -> tuple[Figure, list[
     figure = Figure(figsize=(_PANEL * count + 0.9, height), dpi=_DPI, layout="constrained")
     FigureCanvasAgg(figure)
     if title:
-        figure.suptitle(title, fontsize=11)
+        figure.suptitle(title, fontsize=11, parse_math=False)
     return figure, list(figure.subplots(1, count, squeeze=False)[0])
 
 
@@ -162,7 +186,7 @@ def _grey_bar(figure: Figure, axes: list[Axes], drawn: Any, unit: str) -> None:
     bar.ax.tick_params(labelsize=8)
     bar.outline.set_visible(False)
     if unit:
-        bar.set_label(unit, fontsize=9)
+        bar.set_label(unit, fontsize=9, parse_math=False)
 
 
 def _scale_bar(axis: Axes, width: int, pixel_size: float | None) -> None:

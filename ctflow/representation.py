@@ -111,13 +111,17 @@ class Representation:
         means so that noise does not count, at `peak`. Samples of a batch share one scale, so that
         slices of one scan keep their relation.
         """
+        return self if self.calibration == "fixed" else self.fitted_to(problem.initial())
+
+    def fitted_to(self, image: Tensor) -> Representation:
+        """As `fitted`, for a first image or a batch of them."""
         if self.calibration == "fixed":
             return self
-        brightness = _brightness(problem.initial().abs())
-        if brightness <= 0:
+        bright = brightness(image.abs())
+        if bright <= 0:
             return self
         offset_ratio = float(torch.as_tensor(self.offset).max() / torch.as_tensor(self.scale).max())
-        estimate = brightness / (self.peak + offset_ratio)
+        estimate = bright / (self.peak + offset_ratio)
         ratio = estimate / float(torch.as_tensor(self.scale).max())
         if self.calibration == "auto" and 1 / self.tolerance <= ratio <= self.tolerance:
             return replace(self, calibration="fixed")
@@ -194,7 +198,7 @@ class _Decode(LinearOperator):
         return None if isinstance(scale, Tensor) and len(self.range_shape) > 2 else scale
 
 
-def _brightness(image: Tensor) -> float:
+def brightness(image: Tensor) -> float:
     """A robust maximum: the 99.5th percentile of the 4 x 4 block means, so that noise does not count."""
     blocks = torch.nn.functional.avg_pool2d(
         image.reshape(-1, 1, *image.shape[-2:]).float(), 4, ceil_mode=True

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ctflow.metal import metal_attenuation, metal_line_integrals
+from ctflow.presets import standard_settings
 from ctflow.problem import InverseProblem
 from operators.ct.geometry import ConeBeam, Detector, ImageGrid, ParallelBeam
 from operators.ct.ray_transform import RayTransform
@@ -164,17 +165,13 @@ def scan_settings(preset: str, **changes: Any) -> ScanSettings | ConeSettings:
     A changed size alone keeps the field of view and the width of the detector, with as many more or fewer
     pixels and bins.
     """
-    if preset not in PRESETS:
-        raise ValueError(f"no preset {preset!r}; known: {', '.join(PRESETS)}")
-    standard = PRESETS[preset]
-    known = standard.__dataclass_fields__
-    for name in changes:
-        if name not in known:
-            raise ValueError(f"{preset}: no setting {name!r}; known: {', '.join(known)}")
+    standard = standard_settings(PRESETS, preset, changes)
     if set(changes) & {"size", "pixel_size", "bins", "rows", "pitch"} == {"size"}:
         finer = changes["size"] / standard.size
         counts: dict[str, Any] = {
-            name: round(getattr(standard, name) * finer) for name in ("bins", "rows") if name in known
+            name: round(getattr(standard, name) * finer)
+            for name in ("bins", "rows")
+            if hasattr(standard, name)
         }
         pitch = standard.pitch * standard.bins / counts["bins"]
         changes = {**changes, **counts, "pixel_size": standard.pixel_size / finer, "pitch": pitch}

@@ -47,7 +47,7 @@ class Remote:
         Where it is.
     size
         In bytes, or None where the server does not say.
-    md5
+    md5, sha256
         In hexadecimal, or None.
     """
 
@@ -55,6 +55,7 @@ class Remote:
     url: str
     size: int | None = None
     md5: str | None = None
+    sha256: str | None = None
 
 
 def zenodo_files(record: int, server: str = ZENODO) -> list[Remote]:
@@ -228,8 +229,9 @@ def _check(file: Remote, partial: Path) -> None:
     wrong = ""
     if file.size is not None and size != file.size:
         wrong = f"expected {file.size} bytes, found {size}"
-    elif file.md5 is not None and (found := md5_of(partial)) != file.md5:
-        wrong = f"expected the MD5 {file.md5}, found {found}"
+    for kind, stated in (("md5", file.md5), ("sha256", file.sha256)):
+        if not wrong and stated is not None and (found := digest_of(partial, kind)) != stated.lower():
+            wrong = f"expected the {kind.upper()} {stated}, found {found}"
     if wrong:
         partial.unlink()
         raise FetchError(f"{file.url}: {wrong}; what was fetched is deleted, start again")
@@ -237,8 +239,26 @@ def _check(file: Remote, partial: Path) -> None:
 
 def md5_of(file: Path) -> str:
     """Return the MD5 of a file's content, in hexadecimal."""
+    return digest_of(file, "md5")
+
+
+def digest_of(file: Path, kind: str) -> str:
+    """Return the "md5" or "sha256" of a file's content, in hexadecimal."""
     with file.open("rb") as content:
-        return hashlib.file_digest(content, "md5").hexdigest()
+        return hashlib.file_digest(content, kind).hexdigest()
+
+
+def announced_size(url: str) -> int | None:
+    """Return how many bytes a server says that a file has, without fetching it, or None."""
+    request = urllib.request.Request(url, headers={"User-Agent": "ctflow"}, method="HEAD")
+    try:
+        with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:
+            stated = answer.headers.get("Content-Length", "")
+    except ValueError as error:
+        raise FetchError(f"{url}: expected a URL ({error})") from error
+    except (http.client.HTTPException, OSError):  # not every server answers HEAD; fetching will tell
+        return None
+    return int(stated) if stated.isdecimal() else None
 
 
 def unpack(archive: Path, folder: Path, place: Callable[[str], str | None], say: Say) -> list[Path]:

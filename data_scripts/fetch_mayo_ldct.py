@@ -6,9 +6,10 @@
 
 Asks The Cancer Imaging Archive (https://doi.org/10.7937/9npb-2637) what there is without an account, chests
 (C...) and abdomens (L...); heads need one. `ctflow info data/mayo/L014/full-projections` then reads the
-measurements. Images of the scanner (full-images, low-images) become images_KIND.h5 in HU, with a
-train_KIND.yaml for `ctflow train`. Each file is compared with the archive's checksum. A series is one stream,
-which the archive does not give in parts: one that breaks off begins anew, whole ones are not fetched again.
+measurements, and `ctflow reconstruct data/mayo/L014/full-projections -o L014.h5 --rebin` takes them slice by
+slice. Images of the scanner (full-images, low-images) become images_KIND.h5 in HU, with a train_KIND.yaml for
+`ctflow train`. Each file is compared with the archive's checksum. A series is one stream, which the archive
+does not give in parts: one that breaks off begins anew, whole ones are not fetched again.
 """
 
 from __future__ import annotations

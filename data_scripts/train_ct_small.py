@@ -1,6 +1,6 @@
 """Train the bundled prior `ct-small` on the project's phantoms and on CT slices that a user has.
 
-    python data_scripts/train_ct_small.py --data FOLDER --output runs/ct-small --minutes 70
+    python -m data_scripts.train_ct_small --data FOLDER --output runs/ct-small --minutes 70
 
 FOLDER holds ct_slices.h5, ct_openkbp.h5 and ct_luad.h5 as described in the model card that this script
 writes. The script collects the slices that may be trained on into OUTPUT/images.h5, writes the settings
@@ -9,21 +9,15 @@ to OUTPUT/train.yaml, and runs what `ctflow train OUTPUT/train.yaml` runs. Start
 
 from __future__ import annotations
 
-import argparse
-import logging
 from pathlib import Path
 
 import h5py
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
-from ctflow.flows.training import Training, train_from_yaml
 from ctflow.phantoms import random_anatomy
+from data_scripts.bundled_prior import BundledPrior, ImageCollection, phantoms
 
-PHANTOMS = 480
-VALIDATION_PHANTOMS = 16
-FIRST_VALIDATION_SEED = 900_000_000
 WEIGHTS = {"phantoms": 0.3, "cranium": 0.15, "luad": 0.12, "luad_half": 0.25, "openkbp": 0.18}
 
 CARD = """# ct-small
@@ -49,7 +43,7 @@ are ctflow's own.
 
 ## Training
 
-`python data_scripts/train_ct_small.py --data FOLDER --minutes {minutes:g}`: {steps} steps of batch 16 at
+`python -m data_scripts.train_ct_small --data FOLDER --minutes {minutes:g}`: {steps} steps of batch {batch} at
 64 x 64 (larger crops in smaller batches) in {took:.0f} minutes on two CPU cores that other work shared,
 bfloat16 convolutions, AdamW, learning rate {rate:g} falling linearly, average of the weights over about
 {average:.0f} steps.
@@ -80,10 +74,10 @@ def halved(images: NDArray[np.float32]) -> NDArray[np.float32]:
     return images.reshape(count, height // 2, 2, width // 2, 2).mean((2, 4))
 
 
-def collect(data: Path, target: Path) -> dict[str, str]:
-    """Write the training and validation images to `target`; a line about each set."""
-    sets: dict[str, NDArray[np.float32]] = {}
-    about: dict[str, str] = {}
+def collect(data: Path) -> ImageCollection:
+    """Phantoms, heads, necks and chests."""
+    sets = phantoms(random_anatomy)
+    about = {"phantoms": "random_anatomy of ctflow.phantoms, seeds from 0, 256 x 256"}
     with h5py.File(data / "ct_slices.h5") as file:
         sets["cranium"] = attenuation(file["cranium"][:])
         about["cranium"] = "ct_slices.h5, Cranium: a head with surgical opening, 0.957 mm pixels"
@@ -104,99 +98,24 @@ def collect(data: Path, target: Path) -> dict[str, str]:
         about["openkbp"] = (
             "ct_openkbp.h5 (Open-KBP), splits train and validation: head, neck, shoulders, coarse"
         )
-    sets["phantoms"] = np.stack([random_anatomy(seed).numpy() for seed in range(PHANTOMS)])
-    about["phantoms"] = "random_anatomy of ctflow.phantoms, seeds from 0, 256 x 256"
-    seeds = range(FIRST_VALIDATION_SEED, FIRST_VALIDATION_SEED + VALIDATION_PHANTOMS)
-    sets["validation_phantoms"] = np.stack([random_anatomy(seed).numpy() for seed in seeds])
-    partial = target.with_suffix(".partial")
-    with h5py.File(partial, "w") as file:
-        for name, images in sets.items():
-            file.create_dataset(name, data=images, dtype=np.float16 if images.max() < 1 else np.float32)
-            file[name].attrs["units"] = "1/mm"
-        file.attrs["luad_held_out"] = int(held_out.sum())
-    partial.replace(target)
-    return {name: f"{len(sets[name])} slices: {text}" for name, text in about.items()}
+    return ImageCollection(sets, about, {"luad_held_out": int(held_out.sum())})
 
 
-def main() -> None:
-    """Collect, train, and write the model card."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--data", type=Path, required=True, help="folder of ct_slices.h5, ct_openkbp.h5, ct_luad.h5"
-    )
-    parser.add_argument("--output", type=Path, default=Path("runs/ct-small"))
-    parser.add_argument("--minutes", type=float, default=70.0)
-    parser.add_argument("--device", default="cpu")
-    arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    output: Path = arguments.output
-    output.mkdir(parents=True, exist_ok=True)
-    images = output / "images.h5"
-    about_file = output / "sets.yaml"
-    if not (images.exists() and about_file.exists()):
-        about_file.write_text(yaml.safe_dump(collect(arguments.data, images)))
-    about = yaml.safe_load(about_file.read_text())
-    settings = {
-        "name": "ct-small",
-        "output": ".",
-        "images": [{"file": images.name, "dataset": name, "weight": WEIGHTS[name]} for name in WEIGHTS],
-        "validation": [
-            {"file": images.name, "dataset": name} for name in ("validation", "validation_phantoms")
-        ],
+CT_SMALL = BundledPrior(
+    name="ct-small",
+    files="ct_slices.h5, ct_openkbp.h5, ct_luad.h5",
+    collect=collect,
+    unit="1/mm",
+    weights=WEIGHTS,
+    validation=("validation", "validation_phantoms"),
+    settings={
         "network": {"widths": [64, 96, 128], "layers": 1, "patch": 2, "data_mean": -0.5, "data_std": 0.5},
         "representation": {"scale": 0.02, "offset": 0.02, "unit": "1/mm"},
-        "minutes": arguments.minutes,
-        "crops": [64, 64, 96, 128],
-        "batch": 16,
-        "rescale": [0.6, 1.5],
         "rescale_probability": 0.3,
-        "device": arguments.device,
-        "checkpoint_every": 1000,
-    }
-    (output / "train.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
-    recent: list[float] = []
-
-    def progress(run: Training, loss: float) -> None:
-        recent.append(loss)
-        if run.step % 200 == 0:
-            logging.info("step %d, %.0f s, loss %.4f", run.step, run.seconds, sum(recent) / len(recent))
-            recent.clear()
-
-    prior = train_from_yaml(output / "train.yaml", progress=progress)
-    write_card(prior, about, images)
-
-
-def write_card(prior: Path, about: dict[str, str], images: Path) -> None:
-    """Write the model card beside the prior from what the run left behind."""
-    import json
-
-    from ctflow.flows.training_settings import read_settings
-
-    settings = read_settings(prior.parent / "train.yaml")
-    entries = [json.loads(line) for line in (prior.parent / "loss.jsonl").read_text().splitlines()]
-    last = [entry for entry in entries if entry.get("validation")][-1]
-    with h5py.File(images) as file:
-        luad_held_out = int(file.attrs["luad_held_out"])
-    low, high = settings.rescale
-    card = CARD.format(
-        sets="\n".join(f"- {about[name]} (weight {weight:g})" for name, weight in WEIGHTS.items()),
-        crops=", ".join(str(size) for size in sorted(set(settings.crops))),
-        rescaled=settings.rescale_probability,
-        low=low,
-        high=high,
-        minutes=settings.minutes,
-        steps=entries[-1]["step"],
-        took=entries[-1]["seconds"] / 60,
-        rate=settings.learning_rate,
-        average=1 / (1 - settings.ema),
-        validation=VALIDATION_PHANTOMS,
-        losses=", ".join(f"{loss:.4f}" for loss in last["validation"].values()),
-        luad_held_out=luad_held_out,
-    )
-    prior.with_name(f"{prior.name}.md").write_text(card)
+    },
+    card=CARD,
+)
 
 
 if __name__ == "__main__":
-    main()
+    CT_SMALL.run(__doc__ or "")

@@ -44,8 +44,13 @@ def writing(target: Path, shape: tuple[int, int], unit: str, dtype: Any = np.flo
     partial.replace(target)
 
 
-def write_settings(target: Path, name: str, images: Path, unit: str) -> None:
-    """Write a YAML file for `ctflow train`, unless there is one, which may have been edited."""
+def write_settings(
+    target: Path, name: str, images: Path, unit: str, *, validation: Path | None = None, **more: Any
+) -> None:
+    """Write a YAML file for `ctflow train`, unless there is one, which may have been edited.
+
+    `more` are settings beside or in place of those of images of attenuation.
+    """
     if target.exists():
         return
     settings = {
@@ -55,5 +60,8 @@ def write_settings(target: Path, name: str, images: Path, unit: str) -> None:
         "representation": {"scale": 0.02, "offset": 0.02, "unit": "1/mm"},
         "crops": [64, 96, 128],
         "minutes": 60,
+        **more,
     }
+    if validation is not None:
+        settings["validation"] = [{"file": validation.name, "dataset": DATASET, "unit": unit}]
     target.write_text(yaml.safe_dump(settings, sort_keys=False))

@@ -28,6 +28,7 @@ from operators.ct.geometry import (
     ImageGrid,
     ParallelBeam,
     ParallelBeam3D,
+    missing_arc,
     truncated,
 )
 from operators.ct.ray_transform import RayTransform
@@ -125,6 +126,7 @@ __all__ = [
     "line_integrals",
     "linearise",
     "magic_mask",
+    "missing_arc",
     "mix_coils",
     "noise_covariance",
     "nonuniform_fourier",

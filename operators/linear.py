@@ -95,6 +95,7 @@ class LinearOperator(torch.nn.Module):
         self.range_dtype = domain_dtype if range_dtype is None else range_dtype
         self.accepts = tuple(accepts) if accepts is not None else (domain_dtype,)
         self._norms: dict[float, float] = {}
+        self._data_grams: dict[tuple[torch.dtype, torch.device], Tensor] = {}
 
     def _forward(self, x: Tensor) -> Tensor:
         raise TypeError(f"{type(self).__name__} does not define _forward")
@@ -140,6 +141,9 @@ class LinearOperator(torch.nn.Module):
         """The adjoint as an operator."""
         return Adjoint(self)
 
+    # What conjugate gradients with this operator as A^H A are called; a Toeplitz form has another name.
+    solved_by = "conjugate gradients"
+
     @property
     def gram(self) -> LinearOperator:
         """A^H A as an operator; subclasses may know a cheaper form."""
@@ -152,6 +156,15 @@ class LinearOperator(torch.nn.Module):
 
             self._norms[rtol] = largest_singular_value(self, rtol=rtol)
         return self._norms[rtol]
+
+    def data_gram(self, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """A A^H as a matrix over the flattened data, shape (m, m), for data of that dtype; kept."""
+        key = (dtype, device)
+        if key not in self._data_grams:
+            from operators.woodbury import data_gram
+
+            self._data_grams[key] = data_gram(self, dtype, device)
+        return self._data_grams[key]
 
     @property
     def domain_spacing(self) -> tuple[float, ...]:
@@ -187,9 +200,17 @@ class LinearOperator(torch.nn.Module):
 
         Notes
         -----
-        Conjugate gradients on the normal equations here; an operator with a closed form overrides it.
+        With at most `woodbury.MOST_MEASUREMENTS` measurements, fewer than pixels, and damping, a dense matrix
+        of their size is factored, and `start` is of no use. Otherwise conjugate gradients on the normal
+        equations: with more measurements the system of their size takes as many iterations, and cannot start
+        from an image. An operator with a closed form overrides this. `Solution.method` says which it was.
         """
         from operators.normal_equations import damped_least_squares
+        from operators.woodbury import has_few_measurements, woodbury_least_squares
+
+        uniform = uniform_within(damping, len(self.domain_shape))
+        if uniform is not None and has_few_measurements(self, uniform):
+            return woodbury_least_squares(self, y, weights=weights, damping=uniform)
 
         return damped_least_squares(
             self, y, weights=weights, damping=damping, start=start, max_iterations=max_iterations, rtol=rtol
@@ -432,6 +453,7 @@ class Matrix(LinearOperator):
         self.domain_dtype = self.range_dtype = self.matrix.dtype
         self.accepts = (self.matrix.dtype,)
         self._norms.clear()
+        self._data_grams.clear()
         return self
 
     def _forward(self, x: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,11 +28,14 @@ class Solution:
         Iterations that each sample took, shape (*batch,), int64.
     residual
         Relative residual of the normal equations, |b - Q x| / |b|, shape (*batch,).
+    method
+        "conjugate gradients", "closed form", "Woodbury", or "Toeplitz conjugate gradients".
     """
 
     x: Tensor
     iterations: Tensor
     residual: Tensor
+    method: str = "conjugate gradients"
 
 
 def conjugate_gradients(
@@ -215,11 +218,12 @@ def damped_least_squares(
     image_dims, data_dims = len(operator.domain_shape), len(operator.range_shape)
 
     uniform = uniform_within(factor, image_dims)
+    by_gram = weights is None or weights.ndim == 0 or all(n == 1 for n in weights.shape[-data_dims:])
 
     def normal(x: Tensor) -> Tensor:
         if weights is None:
             product = gram(x)
-        elif weights.ndim == 0 or all(n == 1 for n in weights.shape[-data_dims:]):
+        elif by_gram:
             # One weight a sample leaves the cheap form of A^H A of use.
             batch = weights.shape[: max(weights.ndim - data_dims, 0)]
             product = weights.reshape(batch + (1,) * image_dims if weights.ndim else ()) * gram(x)
@@ -228,7 +232,7 @@ def damped_least_squares(
         return product if uniform is not None else torch.addcmul(product, factor, x)
 
     b = operator.adjoint(y if weights is None else weights * y)
-    return conjugate_gradients(
+    solution = conjugate_gradients(
         normal,
         b,
         event_dims=image_dims,
@@ -237,6 +241,7 @@ def damped_least_squares(
         max_iterations=max_iterations,
         rtol=rtol,
     )
+    return replace(solution, method=gram.solved_by if by_gram else solution.method)
 
 
 def largest_singular_value(

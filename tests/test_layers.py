@@ -11,20 +11,35 @@ ROOT = Path(__file__).parents[1]
 # Every layer may import those before it, and its own members.
 LAYERS = (
     ("operators",),
-    ("ctflow", "ctflow.representation", "ctflow.newton", "ctflow.problem", "ctflow.reconstruction"),
+    (
+        "ctflow",
+        "ctflow.representation",
+        "ctflow.latent_representation",
+        "ctflow.newton",
+        "ctflow.quasi_newton",
+        "ctflow.problem",
+        "ctflow.decoded_problem",
+        "ctflow.reconstruction",
+    ),
     (
         "ctflow.canvas",
         "ctflow.phantoms",
         "ctflow.bodies",
         "ctflow.metal",
+        "ctflow.smooth_fields",
+        "ctflow.mr_phantoms",
+        "ctflow.receive_coils",
+        "ctflow.presets",
         "ctflow.simulate",
+        "ctflow.simulate_mri",
         "ctflow.metrics",
+        "ctflow.calibration",
     ),
     ("ctflow.flows", "ctflow.solvers", "ctflow.io"),
-    ("ctflow.report", "ctflow.pipeline", "ctflow.demo", "ctflow.progress"),
+    ("ctflow.report", "ctflow.report_page", "ctflow.pipeline", "ctflow.demo", "ctflow.progress"),
     ("ctflow.cli", "ctflow.__main__"),
 )
-SIBLINGS = ("ctflow.io.formats", "operators.ct.projectors", "ctflow.solvers")
+SIBLINGS = ("ctflow.io.export", "ctflow.io.formats", "operators.ct.projectors", "ctflow.solvers")
 # What siblings share, each in a file of its own.
 SHARED = {
     "ctflow.solvers": {
@@ -33,7 +48,6 @@ SHARED = {
         "gaussian_shell",
         "noise_gain",
         "quadratic",
-        "quasi_newton",
         "slice_coupling",
         "solver",
     },
@@ -53,6 +67,7 @@ SHARED = {
         "triton_kernels",
         "triton_volume_kernels",
     },
+    "ctflow.io.export": {"dicom_tags", "images", "patient"},
     "ctflow.io.formats": set(),
 }
 MODULES = {

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint as recomputed
 
 from ctflow.flows.path import AffinePath, Time
+from ctflow.latent_representation import LatentRepresentation
 from ctflow.representation import Representation
 from operators.meter import measure
 from operators.noise import Generators, standard_normal
@@ -42,6 +43,8 @@ class FlowPrior(torch.nn.Module):
         arXiv 2202.00512).
     multiple
         Height and width are padded to a multiple of this inside `velocity`, and the padding is removed.
+    pixels_at_once
+        Of a batch that goes through the network at once where no derivative needs all of it.
     name
         For the record.
     """
@@ -50,18 +53,22 @@ class FlowPrior(torch.nn.Module):
         self,
         network: VelocityNetwork | None,
         path: AffinePath,
-        representation: Representation,
+        representation: Representation | LatentRepresentation,
         *,
         predicts: Prediction = "velocity",
         multiple: int = 1,
+        pixels_at_once: int = _PIXELS_AT_ONCE,
         name: str = "",
     ) -> None:
         super().__init__()
         if predicts not in PREDICTIONS:
             raise ValueError(f"predicts: expected one of {', '.join(PREDICTIONS)}, found {predicts!r}")
         self.network = network
-        self.path, self.representation = path, representation
+        self.path = path
+        # Of solvers that take latent priors a LatentRepresentation, of the others a Representation.
+        self.representation: Any = representation
         self.predicts, self.multiple, self.name = predicts, multiple, name
+        self.pixels_at_once = pixels_at_once
 
     def velocity(self, x: Tensor, t: Time) -> Tensor:
         """E[dx_t/dt | x_t = x], the shape of x: (*batch, channels, height, width) for a network."""
@@ -76,7 +83,7 @@ class FlowPrior(torch.nn.Module):
         time = torch.as_tensor(t, dtype=x.dtype, device=x.device).expand(x.shape[0])
         with measure("network"):
             padded, crop = _padded(x, self.multiple)
-            prediction = _in_parts(self.network, padded, time)[crop].to(x.dtype)
+            prediction = _in_parts(self.network, padded, time, self.pixels_at_once)[crop].to(x.dtype)
         return self._as_velocity(x, prediction, time)
 
     def _as_velocity(self, x: Tensor, prediction: Tensor, t: Tensor) -> Tensor:
@@ -190,9 +197,9 @@ def _moved(x: Tensor, width: Time, velocity: Tensor) -> Tensor:
 _STEPS = {"euler": _euler, "midpoint": _midpoint, "heun": _heun, "rk4": _rk4}
 
 
-def _in_parts(network: VelocityNetwork, x: Tensor, time: Tensor) -> Tensor:
+def _in_parts(network: VelocityNetwork, x: Tensor, time: Tensor, pixels: int) -> Tensor:
     """The network's prediction; of many large images, such as the slices of a volume, some at a time."""
-    together = max(1, _PIXELS_AT_ONCE // math.prod(x.shape[-2:]))
+    together = max(1, pixels // math.prod(x.shape[-2:]))
     if x.ndim != 4 or len(x) <= together or torch.is_grad_enabled():
         return network(x, time)
     parts = zip(x.split(together), time.split(together), strict=True)

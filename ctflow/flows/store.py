@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from ctflow.flows.latent import latent_prior_files, load_latent_prior
 from ctflow.flows.network import NetworkSettings, VelocityNetwork
 from ctflow.flows.path import AffinePath
 from ctflow.flows.prior import FlowPrior
@@ -18,6 +19,7 @@ from ctflow.representation import Representation
 
 FORMAT = "ctflow-prior"
 VERSION = 1
+_MOST_BLOCKS = 256
 
 
 def save_prior(prior: FlowPrior, path: str | Path, *, card: str = "", half: bool = False) -> Path:
@@ -73,7 +75,8 @@ def load_prior(name: str | Path, *, precision: str = "float32") -> FlowPrior:
     Parameters
     ----------
     name
-        Such as "ct-small", or a path as given to `save_prior`.
+        Such as "ct-small", a path as given to `save_prior`, or the folder of a diffusers pipeline, which
+        becomes a latent prior; see `load_latent_prior`.
     precision
         "bfloat16" runs the network's convolutions in that precision.
 
@@ -85,6 +88,8 @@ def load_prior(name: str | Path, *, precision: str = "float32") -> FlowPrior:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    if (Path(name) / "model_index.json").is_file():
+        return load_latent_prior(name, precision=precision)
     path = _find(name)
     settings_file = path.parent / f"{path.name}.json"
     settings = _settings(settings_file)
@@ -99,12 +104,13 @@ def load_prior(name: str | Path, *, precision: str = "float32") -> FlowPrior:
             parts[field] = make(settings[field])
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{settings_file}: {field}: expected a prior's settings: {error}") from error
-    network = VelocityNetwork(parts["network"], parts["path"], precision)
     weights_file = path.parent / f"{path.name}.safetensors"
     try:
         weights = load_file(weights_file)
+        _check_size(weights_file, weights, parts["network"], parts["path"])
+        network = VelocityNetwork(parts["network"], parts["path"], precision)
         network.unet.load_state_dict({key: value.float() for key, value in weights.items()})
-    except (OSError, SafetensorError, RuntimeError) as error:
+    except (OSError, SafetensorError, RuntimeError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"{weights_file}: expected this network's weights: {reason}") from error
     prior = FlowPrior(
@@ -116,6 +122,28 @@ def load_prior(name: str | Path, *, precision: str = "float32") -> FlowPrior:
         name=settings.get("name", path.name),
     )
     return prior.eval().requires_grad_(False)
+
+
+def prior_files(name: str | Path) -> tuple[Path, ...]:
+    """The files that make a prior, such as settings and weights; ValueError as for `load_prior`."""
+    if (Path(name) / "model_index.json").is_file():
+        return latent_prior_files(name)
+    path = _find(name)
+    return path.parent / f"{path.name}.json", path.parent / f"{path.name}.safetensors"
+
+
+def _check_size(
+    file: Path, weights: dict[str, torch.Tensor], settings: NetworkSettings, path: AffinePath
+) -> None:
+    """Refuse settings of another network than the weights', before memory is asked for it."""
+    found = sum(tensor.numel() for tensor in weights.values())
+    # A network without memory takes time, too.
+    if len(settings.widths) * settings.layers <= _MOST_BLOCKS:
+        with torch.device("meta"):
+            sketch = VelocityNetwork(settings, path).unet.state_dict()
+        if sum(tensor.numel() for tensor in sketch.values()) == found:
+            return
+    raise ValueError(f"{file}: expected this network's weights, found {found} numbers for {settings}")
 
 
 def bundled_priors() -> list[str]:

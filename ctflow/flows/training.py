@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -18,8 +19,9 @@ from ctflow.flows.images import CropSampler, read_images
 from ctflow.flows.network import NetworkSettings, VelocityNetwork
 from ctflow.flows.path import AffinePath
 from ctflow.flows.prior import FlowPrior
-from ctflow.flows.store import save_prior
-from ctflow.flows.training_settings import TrainingSettings, read_settings
+from ctflow.flows.store import load_prior, save_prior
+from ctflow.flows.training_settings import ImageSet, TrainingSettings, read_settings
+from ctflow.flows.warm_start import start_from
 from ctflow.representation import Representation
 
 log = logging.getLogger(__name__)
@@ -41,6 +43,8 @@ class Training:
             # The initial weights are drawn from torch's global generator, by the network's own library.
             torch.manual_seed(settings.seed)
             self.network = VelocityNetwork(sizes, self.path, settings.precision).to(self.device)
+        if settings.initial is not None:
+            _start(self.network, settings.initial)
         self.average = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
         self.optimiser = torch.optim.AdamW(
             self.network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
@@ -132,7 +136,7 @@ class Training:
 
     def load(self, file: Path) -> None:
         """Go on from a checkpoint of the same run; ValueError where the settings differ."""
-        state = torch.load(file, map_location=self.device, weights_only=True)
+        state = _checkpoint(file, self.device)
         expected = _fingerprint(self.settings)
         differing = sorted(key for key in expected if state["settings"].get(key) != expected[key])
         if differing:
@@ -144,6 +148,19 @@ class Training:
         self.optimiser.load_state_dict(state["optimiser"])
         self.generator.set_state(state["generator"].cpu())
         self.step, self.seconds = state["step"], state["seconds"]
+
+
+def _checkpoint(file: Path, device: torch.device) -> dict[str, Any]:
+    """The tensors and numbers of a checkpoint; ValueError for another file, none of which is executed."""
+    try:
+        state = torch.load(file, map_location=device, weights_only=True)
+    except (OSError, RuntimeError, ValueError, KeyError, EOFError, UnpicklingError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{file}: expected a checkpoint, found a damaged file: {reason}") from error
+    parts = {"settings", "network", "average", "optimiser", "generator", "step", "seconds"}
+    if not isinstance(state, dict) or parts - set(state) or not isinstance(state["settings"], dict):
+        raise ValueError(f"{file}: expected a checkpoint, found another file")
+    return state
 
 
 def flow_matching_loss(
@@ -238,20 +255,38 @@ def draw_curve(entries: list[dict[str, Any]], file: Path, title: str) -> None:
 
 
 def _data(settings: TrainingSettings, representation: Representation) -> tuple[CropSampler, Tensor | None]:
-    sets = [read_images(s.file, s.dataset, s.unit, representation) for s in settings.images]
-    empty = float(representation.encode(torch.zeros(1, 1)).squeeze())
-    sampler = CropSampler(
-        sets,
-        [s.weight for s in settings.images],
-        empty=empty,
-        rescale=settings.rescale,
-        rescale_probability=settings.rescale_probability,
+    empty = float(-representation.offset / representation.scale)
+
+    def crops_of(sets: list[ImageSet], **augmentation: Any) -> CropSampler:
+        images = [read_images(s.file, s.dataset, s.unit, representation) for s in sets]
+        if settings.phase is None:
+            _refuse_magnitudes(sets, images, settings)
+        weights = [s.weight for s in sets]
+        return CropSampler(images, weights, empty=empty, phase=settings.phase, **augmentation)
+
+    sampler = crops_of(
+        settings.images, rescale=settings.rescale, rescale_probability=settings.rescale_probability
     )
     if not settings.validation:
         return sampler, None
-    held_out = [read_images(s.file, s.dataset, s.unit, representation) for s in settings.validation]
-    crops = CropSampler(held_out, [s.weight for s in settings.validation], empty=empty)
-    return sampler, crops(16, max(settings.crops), torch.Generator().manual_seed(settings.seed))
+    generator = torch.Generator().manual_seed(settings.seed)
+    return sampler, crops_of(settings.validation)(16, max(settings.crops), generator)
+
+
+def _refuse_magnitudes(sets: list[ImageSet], images: list[Tensor], settings: TrainingSettings) -> None:
+    for entry, stack in zip(sets, images, strict=True):
+        if settings.representation.get("complex") and stack.shape[1] == 1:
+            raise ValueError(
+                f"{entry.file}: {entry.dataset}: expected complex images, or the setting phase to make them "
+                "of magnitudes"
+            )
+
+
+def _start(network: VelocityNetwork, initial: str) -> None:
+    other = load_prior(initial).network
+    assert isinstance(other, VelocityNetwork)
+    missing = start_from(network, other)
+    log.info("started from the weights of %s, without %s", initial, ", ".join(missing) or "exception")
 
 
 def _keep(run: Training, entries: list[dict[str, Any]], checkpoint: Path, curve: Path) -> None:
@@ -268,7 +303,10 @@ def _read_curve(file: Path) -> list[dict[str, Any]]:
 def _fingerprint(settings: TrainingSettings) -> dict[str, Any]:
     """What must agree for a checkpoint to be gone on from; the end of the run and its logs may change."""
     free = {"output", "steps", "minutes", "device", "log_every", "checkpoint_every", "card"}
-    return settings.model_dump(mode="json", exclude=free | {"images", "validation"})
+    content = settings.model_dump(mode="json", exclude=free | {"images", "validation"})
+    # A folder may have moved.
+    content["initial"] = settings.initial and Path(settings.initial).name
+    return content
 
 
 def _card(run: Training) -> str:

@@ -22,8 +22,16 @@ class ImageSet(_Settings):
 
     file: Path
     dataset: str
-    unit: Literal["1/mm", "HU"] = "1/mm"
+    unit: Literal["1/mm", "HU", "arbitrary"] = "1/mm"
     weight: float = Field(default=1.0, gt=0)
+
+
+class Phase(_Settings):
+    """What makes complex images of magnitudes; see `ctflow.smooth_fields.with_smooth_phase`."""
+
+    order: int = Field(default=4, ge=1)
+    radians: float = Field(default=1.5, ge=0)
+    shading: float = Field(default=0.3, ge=0)
 
 
 class TrainingSettings(_Settings):
@@ -32,13 +40,19 @@ class TrainingSettings(_Settings):
     Training ends after `steps` steps or `minutes` minutes, whichever comes first; the learning rate
     falls linearly to a hundredth over the same span. With `steps` alone, a run that was interrupted and
     resumed equals an uninterrupted one, bit for bit on a CPU.
+
+    With a complex representation the network has two channels; complex images are used as they are, and
+    magnitudes get a random `phase`. `initial` names a prior, bundled or by path, whose weights the network
+    starts from as far as they fit.
     """
 
     name: str
     output: Path
     images: list[ImageSet] = Field(min_length=1)
     validation: list[ImageSet] = []
+    phase: Phase | None = None
     network: dict[str, Any] = {}
+    initial: str | None = None
     path: dict[str, Any] = {"name": "linear"}
     representation: dict[str, Any] = {"scale": 0.02, "offset": 0.02}
     steps: int | None = Field(default=None, ge=1)
@@ -64,6 +78,14 @@ class TrainingSettings(_Settings):
         """Refuse a run without an end."""
         if self.steps is None and self.minutes is None:
             raise ValueError("expected steps or minutes, found neither")
+        expected = 2 if self.representation.get("complex") else 1
+        if self.network.get("channels", 1) != expected:
+            raise ValueError(
+                f"network: channels: expected {expected} for a {'complex' if expected == 2 else 'real'} "
+                f"representation, found {self.network.get('channels', 1)}"
+            )
+        if self.phase is not None and expected == 1:
+            raise ValueError("phase: expected none for a real representation")
 
 
 def read_settings(file: str | Path) -> TrainingSettings:
@@ -96,15 +118,24 @@ def read_settings(file: str | Path) -> TrainingSettings:
             "images": located(settings.images),
             "validation": located(settings.validation),
             "output": folder / settings.output,
+            "initial": _beside(folder, settings.initial),
         }
     )
+
+
+def _beside(folder: Path, prior: str | None) -> str | None:
+    """A prior's path from the settings' folder, where there is one; else a name as it is."""
+    if prior is None or not (folder / prior).with_name(f"{Path(prior).name}.json").is_file():
+        return prior
+    return str(folder / prior)
 
 
 def _first_problem(error: ValidationError) -> str:
     problem = error.errors()[0]
     place = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        known = TrainingSettings.model_fields if len(problem["loc"]) == 1 else ImageSet.model_fields
+        nested = Phase if problem["loc"][0] == "phase" else ImageSet
+        known = (TrainingSettings if len(problem["loc"]) == 1 else nested).model_fields
         close = get_close_matches(str(problem["loc"][-1]), list(known), n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(known))}"
         return f"no setting {place!r}; {hint}"

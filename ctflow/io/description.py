@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ctflow.io.errors import ScanError
-from operators.ct.geometry import Geometry, ImageGrid, require_sources_outside, truncated
+from operators.ct.geometry import (
+    ConeBeam,
+    Geometry,
+    HelicalConeBeam,
+    ImageGrid,
+    missing_arc,
+    require_sources_outside,
+    truncated,
+)
+from operators.ct.rebinning import SliceRebinning, rebinned_heights
 
 if TYPE_CHECKING:
     from ctflow.io.scan import Scan
@@ -44,6 +54,7 @@ def describe(scan: Scan) -> dict[str, Any]:
         "angles": [float(degrees.min()), float(degrees.max())],
         "geometry": _with_unit(geometry.describe(), scan.unit),
         "grid": _with_unit(scan.grid.describe(), scan.unit),
+        **_rebinning(geometry),
         "pixel_size": scan.pixel_size,
         "unit": scan.unit,
         "noise": recording.noise,
@@ -59,13 +70,31 @@ def _geometry_problems(geometry: Geometry, grid: ImageGrid) -> list[str]:
     """Return what of the image cannot be reconstructed from such rays."""
     sizes: tuple[float, ...] = grid.pixel_size  # type: ignore[assignment]
     inner = ImageGrid(grid.shape, tuple(_SEEN * side for side in sizes), grid.center)
+    found = []
     try:
         require_sources_outside(geometry, grid)
         if truncated(geometry, inner):
-            return [f"detector: too small for the inner {100 * _SEEN:g} % of the image's circle"]
+            found.append(f"detector: too small for the inner {100 * _SEEN:g} % of the image's circle")
     except ValueError as error:
         return [str(error)]
-    return []
+    missing = math.degrees(missing_arc(geometry, inner))
+    if missing > 0:
+        found.append(f"angles: {missing:.3g} degrees too few to measure every line through the image")
+    return found
+
+
+def _rebinning(geometry: Geometry) -> dict[str, str]:
+    """Return whether a scan that climbs can be taken slice by slice."""
+    if not isinstance(geometry, HelicalConeBeam | ConeBeam):
+        return {}
+    if np.ptp(geometry.sources[:, 2]) <= geometry.detector.row_pitch:
+        return {}
+    try:
+        low, high = rebinned_heights(geometry)
+        SliceRebinning.at(geometry, (low + high) / 2)
+    except ValueError as error:
+        return {"rebinning": f"not possible: {error}"}
+    return {"rebinning": f"possible (--rebin), to a fan beam for each slice from {low:.4g} to {high:.4g} mm"}
 
 
 def _origin_of_centre(scan: Scan) -> str:

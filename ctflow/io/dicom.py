@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -81,15 +83,21 @@ def _pydicom() -> ModuleType:
 
 @contextmanager
 def dicom_errors(file: Path) -> Iterator[None]:
-    """What pydicom raises for a damaged file becomes a ScanError."""
+    """What pydicom raises, and does not only warn of, for a damaged file becomes a ScanError."""
+    log = logging.getLogger("pydicom")
+    silent, log.disabled = log.disabled, True
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     except (ImportError, ScanError):
         raise
     except Exception as error:
         # pydicom answers damage with nearly any of Python's errors, depending on where it strikes.
         found = f"a truncated or damaged file ({error})"
         raise ScanError(file, "file", found=found, expected="a readable DICOM file") from error
+    finally:
+        log.disabled = silent
 
 
 def tag_numbers(file: Path, data: Any, tag: Tag) -> NDArray[np.float64] | None:

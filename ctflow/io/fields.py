@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,11 +13,17 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from ctflow.io.errors import ScanError
+from ctflow.io.errors import OutputError, ScanError
+from ctflow.io.heaps import check_heaps
+from ctflow.io.links import follow
 
 _Made = TypeVar("_Made")
 
-_MOST_LINKS = 16
+# HDF5 and h5py answer damage with any of these, depending on where it strikes.
+_OF_HDF5 = (OSError, RuntimeError, KeyError, TypeError, ValueError, OverflowError, MemoryError)
+# Below this many bytes nothing is asked. Compression makes constant data a thousand times smaller, not more.
+_SMALL, _LARGEST_RATIO = 2**26, 4096
+_LONGEST_TEXT = 2**20
 _LONGEST_LIST = 10_000_000
 # Of one slice. Larger numbers of readings are not a scan but a broken or hostile header.
 _MOST_READINGS = 2**31
@@ -39,13 +46,20 @@ def opened(path: Path) -> Iterator[h5py.File]:
     if not h5py.is_hdf5(path):
         found = f"{path.stat().st_size} bytes of something else"
         raise ScanError(path, "file", found=found, expected="an HDF5 file")
-    try:
+    with hdf5_errors(path):
+        check_heaps(path)
         with h5py.File(path, "r") as file:
             yield file
-    except ScanError:
+
+
+@contextmanager
+def hdf5_errors(path: str | Path) -> Iterator[None]:
+    """What HDF5 raises for a damaged file becomes a ScanError."""
+    try:
+        yield
+    except (ScanError, OutputError):
         raise
-    except (OSError, RuntimeError, KeyError) as error:
-        # HDF5 answers damage with any of the three, depending on where it strikes.
+    except _OF_HDF5 as error:
         found = f"a truncated or damaged file ({error.args[0] if error.args else error})"
         raise ScanError(path, "file", found=found, expected="a readable HDF5 file") from error
 
@@ -56,45 +70,50 @@ def find(file: h5py.File, name: str) -> h5py.Group | h5py.Dataset | None:
     Raises
     ------
     ScanError
-        If the way there leaves the file, by an external link or by external or virtual storage.
+        If the way there, or the data, leave the file's folder; see `ctflow.io.links`.
     """
-    found = _walk(file, name, name, _MOST_LINKS)
-    if isinstance(found, h5py.Dataset):
-        _must_be_inside(found, name)
-    return found
+    return follow(file, name)
 
 
-def _walk(file: h5py.File, path: str, asked: str, links: int) -> h5py.Group | h5py.Dataset | None:
-    if links == 0:
-        raise ScanError(file.filename, asked, found="soft links in a circle", expected="a dataset or a group")
-    here: Any = file
-    parts = [part for part in path.split("/") if part and part != "."]
-    for depth, part in enumerate(parts):
-        link = here.get(part, getlink=True) if isinstance(here, h5py.Group) else None
-        if link is None:
-            return None
-        if isinstance(link, h5py.ExternalLink):
-            found = f"a link to another file, {link.filename}"
-            raise ScanError(file.filename, asked, found=found, expected="data in this file")
-        if isinstance(link, h5py.SoftLink):
-            target = link.path if link.path.startswith("/") else f"{here.name}/{link.path}"
-            rest = "/".join(parts[depth + 1 :])
-            return _walk(file, f"{target}/{rest}", asked, links - 1)
-        here = here[part]
-    return here if isinstance(here, h5py.Group | h5py.Dataset) else None
+def values_of(stored: h5py.Dataset, where: Any = ()) -> NDArray[Any]:
+    """Return a part of a dataset, once it is known to fit into memory.
+
+    Parameters
+    ----------
+    where
+        Slices and lists of indices, one for each of the first axes.
+
+    Raises
+    ------
+    ScanError
+        If it does not fit, or next to nothing of what the dataset declares is stored.
+    """
+    needed = _selected(stored, where) * stored.dtype.itemsize
+    if needed > _SMALL:
+        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        elsewhere = stored.is_virtual or stored.external
+        kept = stored.nbytes if elsewhere else stored.id.get_storage_size()
+        if stored.nbytes > _LARGEST_RATIO * kept:
+            found = f"shape {stored.shape}, for which {kept} bytes are stored"
+            raise ScanError(
+                stored.file.filename, stored.name, found=found, expected="as many data as declared"
+            )
+        if needed > there:
+            found = f"{needed / 2**30:.1f} GiB to read at once"
+            expected = f"what fits into {there / 2**30:.1f} GiB of memory"
+            raise ScanError(stored.file.filename, stored.name, found=found, expected=expected)
+    return np.asarray(stored[where])
 
 
-def _must_be_inside(found: h5py.Dataset, name: str) -> None:
-    elsewhere = [entry[0] for entry in found.external or ()]
-    if found.is_virtual:
-        elsewhere += [source.file_name for source in found.virtual_sources() if source.file_name != "."]
-    if elsewhere:
-        raise ScanError(
-            found.file.filename,
-            name,
-            found=f"data stored in another file, {elsewhere[0]}",
-            expected="data in this file",
-        )
+def _selected(stored: h5py.Dataset, where: Any) -> int:
+    """Return how many numbers of a dataset are selected."""
+    shape = stored.shape or ()
+    chosen = where if isinstance(where, tuple) else (where,)
+    counts = [
+        len(range(*index.indices(size))) if isinstance(index, slice) else np.size(index)
+        for index, size in zip(chosen, shape, strict=False)
+    ]
+    return math.prod(counts) * math.prod(shape[len(counts) :])
 
 
 def dataset(file: h5py.File, name: str, *, ndim: int, hint: str | None = None) -> h5py.Dataset:
@@ -180,7 +199,7 @@ def attribute_numbers(file: h5py.File, name: str, attribute: str, count: int) ->
 def text(found: Any) -> str | None:
     """Return an attribute's or a scalar dataset's value as a string, or None where it is not text."""
     if isinstance(found, h5py.Dataset):
-        if found.size != 1 or found.dtype.kind not in "OSU":
+        if found.size != 1 or found.dtype.kind not in "OSU" or found.dtype.itemsize > _LONGEST_TEXT:
             return None
         found = found[()]
     if isinstance(found, np.ndarray) and found.size == 1:

@@ -7,7 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctflow.io.errors import ScanError
-from ctflow.io.fields import attribute_numbers, check_slice_size, checked, dataset, find, numbers, text
+from ctflow.io.fields import (
+    attribute_numbers,
+    check_slice_size,
+    checked,
+    dataset,
+    find,
+    numbers,
+    text,
+    values_of,
+)
 from operators.ct.geometry import (
     ConeBeam,
     Detector,
@@ -84,7 +93,7 @@ def read_vectors(file: h5py.File, kind: str, sinogram_shape: tuple[int, ...]) ->
         expected = f"{views} rows, one for each view of /measurement"
         raise ScanError(file.filename, "/vectors", found=f"{len(stored)} rows", expected=expected)
     choice(file, "/vectors", "units", ("mm",))
-    vectors = np.asarray(stored[()], dtype=np.float64)
+    vectors = np.asarray(values_of(stored), dtype=np.float64)
     pitch, offset = _pitch_and_offset(file, bins)
     curved = bool(attribute_numbers(file, "/detector", "curved", 1)[0])
     if kind == "fan":
@@ -172,3 +181,13 @@ def _angles(file: h5py.File, views: int, unit: str | None) -> NDArray[np.float64
         raise ScanError(file.filename, "/angles", found=found, expected=expected)
     unit = unit or choice(file, "/angles", "units", ("radians", "degrees"))
     return np.deg2rad(angles) if unit == "degrees" else angles
+
+
+def spread_views(angles: NDArray[np.float64], count: int | None) -> NDArray[np.intp]:
+    """Return the indices of `count` views, evenly spread in angle, in the order of acquisition."""
+    total = len(angles)
+    if count is None:
+        return np.arange(total)
+    # Interlaced scans do not acquire their angles in order.
+    order = np.argsort(angles, kind="stable")
+    return np.sort(order[np.arange(count) * total // count])

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctflow.io.errors import ScanError
-from ctflow.io.fields import scalar, text
+from ctflow.io.fields import find, scalar, text
 from ctflow.io.units import angle_unit, millimetres
 
 # A full turn is 6.28 radians: what spans less is either a very limited scan or not in degrees.
@@ -33,7 +33,7 @@ def radians(
     ScanError
         If the unit is unknown, or the angles contradict it.
     """
-    stated = (text(file[name].attrs.get("units")) or "").strip()
+    stated = _unit(file, name)
     known = angle_unit(stated)
     span = float(np.ptp(angles))
     if unit is None:
@@ -67,9 +67,15 @@ def pixel_length(file: h5py.File, name: str, missing: list[str]) -> tuple[float 
         return None, False
     if size <= 0:
         raise ScanError(file.filename, name, found=size, expected="a positive length")
-    unit = (text(file[name].attrs.get("units")) or "").strip()
+    unit = _unit(file, name)
     factor = millimetres(unit)
     if factor is None:
         missing.append(f"unit of {name} (found {unit!r}); give the pixel size in mm")
         return None, True
     return size * factor, True
+
+
+def _unit(file: h5py.File, name: str) -> str:
+    """Return what a dataset's attribute `units` says, "" where there is none."""
+    found = find(file, name)
+    return "" if found is None else (text(found.attrs.get("units")) or "").strip()

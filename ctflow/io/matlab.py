@@ -6,6 +6,7 @@ cells as references; what comes out is the same for both. Sparse matrices and ce
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,12 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctflow.io.errors import ScanError
-from ctflow.io.fields import find, opened
+from ctflow.io.fields import find, opened, values_of
+from ctflow.io.mat_elements import check_variable
 
 _TEXT = b"MATLAB "
 _HDF5_TEXT = b"MATLAB 7.3"
 _LENGTH_OF_HEADER = 124
 _DEEPEST_STRUCT = 4
+# Deflate makes data a thousand times smaller, not more.
+_LARGEST_RATIO = 1032
 
 
 def is_matlab(path: Path) -> bool:
@@ -68,12 +72,23 @@ def read_variable(path: Path, name: str) -> Any:
                 raise ScanError(path, name, found="nothing", expected="a variable")
             return _from_hdf5(path, found, name, 0)
     with _as_scan_errors(path):
-        from scipy.io import loadmat
+        from scipy.io import loadmat, whosmat
 
+        _check_sizes(path, {found: shape for found, shape, _ in whosmat(path) if found == name})
+        check_variable(path, name)
         content = loadmat(path, variable_names=[name], chars_as_strings=True)
     if name not in content:
         raise ScanError(path, name, found="nothing", expected="a variable")
     return _from_version_5(path, content[name], name, 0)
+
+
+def _check_sizes(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse more numbers than a file can hold, before memory is asked for them."""
+    most = path.stat().st_size * _LARGEST_RATIO
+    for name, shape in shapes.items():
+        if math.prod(shape) > most:
+            found = f"shape {shape} in a file of {path.stat().st_size} bytes"
+            raise ScanError(path, name, found=found, expected="as many numbers as declared")
 
 
 def matlab_numbers(path: Path, struct: Mapping[str, Any], name: str, field: str) -> NDArray[np.float64]:
@@ -138,7 +153,7 @@ def _from_hdf5(path: Path, found: h5py.Group | h5py.Dataset, name: str, depth: i
         raise ScanError(path, name, found=f"dtype {found.dtype}", expected="numbers, text or a struct")
     if "MATLAB_empty" in found.attrs:
         return np.empty(0)
-    values = found[()].T
+    values = values_of(found).T
     if found.attrs.get("MATLAB_class") in (b"char", "char"):
         return "".join(chr(code) for code in values.ravel())
     return _unwrapped(values)

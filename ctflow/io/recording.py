@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -113,3 +113,12 @@ def with_photons(noise: NoiseModel, photons: float | None) -> NoiseModel:
     if isinstance(noise, PoissonTransmission):
         return replace(noise, photons=photons)
     return PoissonTransmission(photons)
+
+
+def noise_of_one_slice(noise: NoiseModel) -> NoiseModel:
+    """Return the noise of the only slice of a batch, without the batch axis."""
+    values = {field.name: getattr(noise, field.name) for field in fields(noise)}  # type: ignore[arg-type]
+    single = {
+        name: value[0] for name, value in values.items() if isinstance(value, Tensor) and value.ndim == 3
+    }
+    return replace(noise, **single)  # type: ignore[type-var]

@@ -5,12 +5,17 @@
     /                  attributes format = "ctflow-reconstruction", version = 1, created (UTC), orientation,
                        units and pixel_size of the images, and what else made them; texts and numbers
                        as they are, anything nested as JSON text; of a volume also slice_distance in mm
-    /reconstruction    (slices, height, width) float32 or complex64, NaN where a slice failed
+    /reconstruction    (slices, height, width) float32, NaN where a slice failed; of complex images the
+                       magnitude, which viewers can show
+    /complex           of complex images, likewise but complex64 (r and i): the images themselves
     /std               optional, likewise: standard deviation of the samples
-    /samples           optional, (samples, slices, height, width)
+    /samples           optional, (samples, slices, height, width), float32 or complex64
     /status            (slices,) text: "done", or "failed: " and why
     /data_fit          optional, (slices,) float32: root mean square of the residual over the noise; the
                        slices of a volume share one
+    /psnr, /ssim       optional, (slices,) float32, where the measured file knows the truth
+    /blocks            optional, (blocks,) JSON text: of the slices that were computed together, what made
+                       them and how long it took
 """
 
 from __future__ import annotations
@@ -31,7 +36,7 @@ from torch import Tensor
 
 from ctflow.io.atomic import replacing
 from ctflow.io.errors import OutputError, ScanError
-from ctflow.io.fields import opened, text
+from ctflow.io.fields import find, opened, text, values_of
 
 _FORMAT, _VERSION = "ctflow-reconstruction", 1
 ORIENTATION = "axes slice, row, column; x grows with the column, y shrinks with the row"
@@ -44,7 +49,7 @@ class Result:
     Attributes
     ----------
     images, std
-        Shape (slices, height, width); NaN where a slice failed.
+        Shape (slices, height, width); NaN where a slice failed. Images are complex where they were.
     samples
         Shape (samples, slices, height, width).
     status
@@ -98,17 +103,12 @@ def write_result(
     if samples is not None and samples.shape[1:] != images.shape:
         expected = f"(samples, {', '.join(map(str, images.shape))})"
         raise ValueError(f"samples: expected shape {expected}, found {tuple(samples.shape)}")
-    created = datetime.now(UTC).isoformat(timespec="seconds")
-    written = {name: _as_attribute(value) for name, value in attributes.items() if value is not None}
     with replacing(path, overwrite) as file:
-        file.attrs.update(format=_FORMAT, version=_VERSION, created=created, orientation=ORIENTATION)
-        file.attrs.update(written)
-        for name, volume in (("reconstruction", images), ("std", std), ("samples", samples)):
+        describe_result(file, attributes)
+        datasets = {**image_datasets(images), "std": std, "samples": samples}
+        for name, volume in datasets.items():
             if volume is not None:
-                stored = _create(file, name, volume)
-                stored.attrs["units"] = attributes.get("unit") or ""
-                if attributes.get("pixel_size") is not None:
-                    stored.attrs["pixel_size_mm"] = attributes["pixel_size"]
+                create_volume(file, name, volume, attributes.get("unit") or "", attributes.get("pixel_size"))
         file.create_dataset("status", data=list(status), dtype=h5py.string_dtype())
         if data_fit is not None:
             file["data_fit"] = np.asarray(data_fit, dtype=np.float32)
@@ -129,9 +129,9 @@ def read_result(path: str | Path) -> Result:
             if found != _FORMAT:
                 raise OutputError(f"{path}: format: expected {_FORMAT!r}, found {found!r}")
             volumes = {
-                name: torch.from_numpy(file[name][()])
-                for name in ("reconstruction", "std", "samples", "data_fit")
-                if name in file
+                name: torch.from_numpy(values_of(found))
+                for name in ("reconstruction", "complex", "std", "samples", "data_fit")
+                if isinstance(found := find(file, f"/{name}"), h5py.Dataset)
             }
             status = tuple(file["status"].asstr()[()])
             attributes = {name: _as_value(value) for name, value in file.attrs.items()}
@@ -139,7 +139,43 @@ def read_result(path: str | Path) -> Result:
         raise OutputError(str(error)) from error
     if "reconstruction" not in volumes:
         raise OutputError(f"{path}: /reconstruction: expected a dataset of images, found nothing")
-    return Result(volumes.pop("reconstruction"), status, attributes, **volumes)
+    images = volumes.pop("reconstruction")
+    return Result(volumes.pop("complex", images), status, attributes, **volumes)
+
+
+def read_images(path: str | Path, rows: Sequence[int] | None = None) -> Tensor | None:
+    """The images of a reconstruction file, or of a part of one, (slices, height, width); all, or some rows.
+
+    None where it holds none, because every slice failed.
+    """
+    with opened(Path(path)) as file:
+        name = "complex" if "complex" in file else "reconstruction"
+        if name not in file:
+            return None
+        stored = file[name]
+        if rows is None:
+            return torch.from_numpy(stored[()])
+        return torch.from_numpy(np.stack([stored[row] for row in rows]))
+
+
+def read_description(path: str | Path) -> dict[str, Any]:
+    """Everything that a reconstruction file says but for its images: attributes, and `status` of the slices.
+
+    Raises
+    ------
+    OutputError
+        If it is not one, or is damaged.
+    """
+    path = Path(path)
+    try:
+        with opened(path) as file:
+            found = text(file.attrs.get("format"))
+            if found != _FORMAT:
+                raise OutputError(f"{path}: format: expected {_FORMAT!r}, found {found!r}")
+            attributes = {name: _as_value(value) for name, value in file.attrs.items()}
+            return {**attributes, "status": tuple(file["status"].asstr()[()])}
+    except ScanError as error:
+        raise OutputError(str(error)) from error
 
 
 def file_sha256(path: str | Path) -> str:
@@ -158,13 +194,34 @@ def files_sha256(files: Sequence[str | Path]) -> str:
     return digest.hexdigest()
 
 
-def _create(file: h5py.File, name: str, volume: Tensor) -> h5py.Dataset:
+def describe_result(file: h5py.File, attributes: Mapping[str, Any]) -> None:
+    """Write what makes an HDF5 file a reconstruction file, and everything that made its images."""
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    file.attrs.update(format=_FORMAT, version=_VERSION, created=created, orientation=ORIENTATION)
+    file.attrs.update({key: _as_attribute(value) for key, value in attributes.items() if value is not None})
+
+
+def image_datasets(images: Tensor) -> dict[str, Tensor | None]:
+    """The datasets that images become: of complex ones the magnitude, which every viewer shows, and all."""
+    if images.is_complex():
+        return {"reconstruction": images.abs(), "complex": images}
+    return {"reconstruction": images, "complex": None}
+
+
+def create_volume(
+    file: h5py.File, name: str, volume: Tensor, unit: str, pixel_size: float | None = None
+) -> h5py.Dataset:
+    """Write images, shape (..., height, width), as one dataset that plain HDF5 decompresses."""
     values = volume.detach().cpu().numpy()
     # One image a chunk: readers of single slices decompress no other.
     chunks = (1,) * (values.ndim - 2) + values.shape[-2:]
-    return file.create_dataset(
+    stored = file.create_dataset(
         name, data=values, chunks=chunks, compression="gzip", compression_opts=1, shuffle=True
     )
+    stored.attrs["units"] = unit
+    if pixel_size is not None:
+        stored.attrs["pixel_size_mm"] = pixel_size
+    return stored
 
 
 def _as_attribute(value: Any) -> Any:

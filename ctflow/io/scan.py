@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from operator import index as operator_index
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ctflow.io.description import describe
 from ctflow.io.errors import ScanError
+from ctflow.io.geometries import spread_views
+from ctflow.io.kspace_recording import KspaceRecording
+from ctflow.io.mr_scan import KspaceReading, MRScan, open_kspace
+from ctflow.io.reading import guarded, reading_files
+from ctflow.io.rebinned import RebinnedScan
 from ctflow.io.recognition import recording_of
-from ctflow.io.recording import Rays, Recording
+from ctflow.io.recording import Rays, Recording, noise_of_one_slice
+from ctflow.io.slice_range import require_memory, slice_range
 from ctflow.problem import InverseProblem
 from operators.ct.corrections import STRIPE_WIDTH
 from operators.ct.corrections import remove_stripes as without_stripes
@@ -39,10 +44,17 @@ def open_scan(
     photons: float | None = None,
     size: int | None = None,
     mode: int | None = None,
-) -> Scan:
+    coil_maps: str | Path | None = None,
+    coils: int | None = None,
+    undersample: str | None = None,
+    noise_std: float | None = None,
+    rebin: bool = False,
+    allow_external_links: bool = False,
+) -> AnyScan:
     """Open a measured file, or a folder of them; the format is told by the content.
 
-    Nothing but the description is read now.
+    Nothing but the description is read now. Files of CT become a `Scan`, k-space an `MRScan` of the same
+    protocol; arguments of the one are refused for the other.
 
     Parameters
     ----------
@@ -68,6 +80,19 @@ def open_scan(
         Height and width of the image in pixels, about the rotation axis; of unchanged pixel size.
     mode
         Of 2DeteCT, whose slices were each scanned in three: 1 low dose, 2 high fidelity, 3 beam hardening.
+    coil_maps
+        Of k-space: "espirit" or "adaptive" to estimate them from the fully sampled centre, "none" for the
+        same everywhere, or an HDF5 or BART file of them. What the file brings, or "espirit", unless given.
+    coils
+        Of k-space: compress the coils to so many virtual ones.
+    undersample
+        Of k-space: leave samples out, such as "equispaced:4"; see `ctflow.io.undersampling`.
+    noise_std
+        Of k-space: standard deviation of a complex sample's noise, in the file's unit.
+    rebin
+        Whether a helical scan is to be a sequence of fan beams, one a slice, instead of a volume.
+    allow_external_links
+        Whether data may lie in any file that an HDF5 file names, instead of those in its folder and below.
 
     Raises
     ------
@@ -81,7 +106,23 @@ def open_scan(
             raise ScanError(path, name, found=value, expected="a positive number")
     if angles_unit not in (None, "degrees", "radians"):
         raise ScanError(path, "angles_unit", found=repr(angles_unit), expected="'degrees' or 'radians'")
-    recording = recording_of(path, angles_unit=angles_unit, photons=photons, mode=mode)
+    with reading_files(allow_external_links):
+        recording = recording_of(path, angles_unit=angles_unit, photons=photons, mode=mode)
+    recording = guarded(recording, allow_external_links)
+    of_kspace = {"coil_maps": coil_maps, "coils": coils, "undersample": undersample, "noise_std": noise_std}
+    if isinstance(recording, KspaceRecording):
+        of_ct = {
+            "views": views,
+            "centre": centre,
+            "angles_unit": angles_unit,
+            "photons": photons,
+            "mode": mode,
+        }
+        reading = KspaceReading(pixel_size=pixel_size, size=size, **of_kspace)  # type: ignore[arg-type]
+        return open_kspace(path, recording, reading, **of_ct, remove_stripes=remove_stripes, rebin=rebin)
+    for name, given in of_kspace.items():
+        if given is not None:
+            raise ScanError(path, name, found=given, expected="none for a scan of CT")
     total, bins = recording.geometry.views, recording.detector.bins
     for name, value, most in (("views", views, total), ("size", size, 2**15)):
         if value is not None and not 1 <= value <= most:
@@ -89,26 +130,8 @@ def open_scan(
     if centre is not None and not 0 <= centre <= bins - 1:
         expected = f"a bin from 0 to {bins - 1}"
         raise ScanError(path, "centre", found=centre, expected=expected)
-    return Scan(path, recording, views, centre, pixel_size, remove_stripes, size)
-
-
-def _spread(angles: NDArray[np.float64], count: int | None) -> NDArray[np.intp]:
-    """Return the indices of `count` views, evenly spread in angle, in the order of acquisition."""
-    total = len(angles)
-    if count is None:
-        return np.arange(total)
-    # Interlaced scans do not acquire their angles in order.
-    order = np.argsort(angles, kind="stable")
-    return np.sort(order[np.arange(count) * total // count])
-
-
-def _one_slice(noise: NoiseModel) -> NoiseModel:
-    """Return the noise of the only slice of a batch, without the batch axis."""
-    values = {field.name: getattr(noise, field.name) for field in fields(noise)}  # type: ignore[arg-type]
-    single = {
-        name: value[0] for name, value in values.items() if isinstance(value, Tensor) and value.ndim == 3
-    }
-    return replace(noise, **single)  # type: ignore[type-var]
+    scan = Scan(path, recording, views, centre, pixel_size, remove_stripes, size)
+    return RebinnedScan(scan) if rebin else scan
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,6 +151,8 @@ class Scan:
     remove_stripes: bool = False
     size: int | None = None
 
+    modality = "CT"
+
     def __len__(self) -> int:
         return self.recording.slices
 
@@ -140,14 +165,14 @@ class Scan:
         if self.recording.volume:
             found = self.recording.geometry.describe()
             expected = "a scan whose rays stay in the plane of a slice"
-            hint = "scan.volume() is the problem in space"
+            hint = "scan.volume() is the problem in space; rebin=True makes slices of a helical scan"
             raise ScanError(self.path, "slices", found=found, expected=expected, hint=hint)
-        start, stop = self._range(index)
+        start, stop = slice_range(self.path, index, len(self))
         measurement, noise = self._read(start, stop, self.used_views)
         if self.remove_stripes:
             measurement = without_stripes(measurement, self._stripe_width)
         if not isinstance(index, slice):
-            measurement, noise = measurement[0], _one_slice(noise)
+            measurement, noise = measurement[0], noise_of_one_slice(noise)
         return InverseProblem(self.operator, measurement, noise)
 
     def volume(self) -> InverseProblem:
@@ -162,16 +187,26 @@ class Scan:
             found = self.recording.geometry.describe()
             hint = "take slices, such as scan[0:4]"
             raise ScanError(self.path, "volume", found=found, expected="rays in space", hint=hint)
-        measurement, noise = self._read(0, len(self), self.used_views)
+        measurement, noise = self.read_views(np.arange(len(self.used_views)))
+        return InverseProblem(self.operator, measurement, noise)
+
+    def read_views(self, which: NDArray[np.intp]) -> tuple[Tensor, NoiseModel]:
+        """Read some of the views in use of a scan in space, (views, rows, bins), and their noise."""
+        measurement, noise = self._read(0, len(self), self.used_views[which])
         if self.remove_stripes:
             by_row = without_stripes(measurement.transpose(0, 1), self._stripe_width)
             measurement = by_row.transpose(0, 1).contiguous()
-        return InverseProblem(self.operator, measurement, noise)
+        return measurement, noise
 
     @property
     def is_volume(self) -> bool:
         """Whether the slices are one problem, `volume`."""
         return self.recording.volume
+
+    @property
+    def most_together(self) -> int:
+        """How many slices one problem may have; those of a volume are all in one."""
+        return len(self)
 
     @property
     def _stripe_width(self) -> int:
@@ -193,8 +228,17 @@ class Scan:
         resampled = self.given_pixel_size is not None and self._distances_known
         if self.recording.read_truth is None or self.size is not None or resampled:
             return None
-        images = self.recording.read_truth(*self._range(index)) / self._scale
+        images = self.recording.read_truth(*slice_range(self.path, index, len(self))) / self._scale
         return images if isinstance(index, slice) else images[0]
+
+    def finished(self, image: Tensor) -> Tensor:
+        """Return what of a problem's image goes into a file: all."""
+        return image
+
+    def together(self, problems: Sequence[InverseProblem]) -> InverseProblem:
+        """Return problems of single slices as one, with the noise of the first."""
+        measurements = torch.stack([problem.measurement for problem in problems])
+        return InverseProblem(self.operator, measurements, problems[0].noise, problems[0].background)
 
     @property
     def unit(self) -> str:
@@ -205,6 +249,11 @@ class Scan:
     def pixel_size(self) -> float | None:
         """Height and width of the image's pixels in mm, or None where it is unknown."""
         return self.grid.pixel_height if self.unit == "1/mm" else None
+
+    @property
+    def slice_distance(self) -> float | None:
+        """From slice to slice of a volume in mm; None of others, which do not know it."""
+        return self.grid.pixel_size[0] if self.is_volume else None  # type: ignore[index]
 
     @cached_property
     def grid(self) -> ImageGrid:
@@ -222,6 +271,16 @@ class Scan:
         center = tuple(value * self._scale for value in grid.center)
         return ImageGrid((*grid.shape[:-2], height, width), sides, center)
 
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Of one slice, (height, width), or of the volume."""
+        return self.grid.shape
+
+    @property
+    def measurement_shape(self) -> tuple[int, ...]:
+        """Of one slice, (views, bins), or of the volume, (views, rows, bins)."""
+        return (len(self.used_views), *self.recording.detector.shape)
+
     @cached_property
     def centre(self) -> float:
         """Where the rotation axis falls on the detector, in bins; searched in the middle slice if unknown.
@@ -237,7 +296,7 @@ class Scan:
         if self.recording.axis_known or not isinstance(self.recording.geometry, ParallelBeam):
             return (detector.bins - 1) / 2 - detector.offset / detector.pitch
         middle = len(self) // 2
-        measurement, _ = self._read(middle, middle + 1, _spread(self.recording.angles, None))
+        measurement, _ = self._read(middle, middle + 1, spread_views(self.recording.angles, None))
         try:
             return find_rotation_centre(measurement[0], self.recording.angles)
         except ValueError as error:
@@ -271,12 +330,13 @@ class Scan:
 
         Reads the middle slice. What is wrong with it is listed under `problems`, not raised.
         """
-        return describe(self)
+        with reading_files():
+            return describe(self)
 
     @cached_property
     def used_views(self) -> NDArray[np.intp]:
         """Indices of the views in use."""
-        return _spread(self.recording.angles, self.views)
+        return spread_views(self.recording.angles, self.views)
 
     @property
     def _scale(self) -> float:
@@ -311,31 +371,12 @@ class Scan:
             )
         return geometry.with_detector(moved)
 
-    def _range(self, index: int | slice) -> tuple[int, int]:
-        if isinstance(index, slice):
-            start, stop, step = index.indices(len(self))
-            if step != 1 or start >= stop:
-                expected = f"a range of neighbouring slices within 0:{len(self)}"
-                raise ScanError(self.path, "slices", found=index, expected=expected)
-            return start, stop
-        position = operator_index(index)
-        if not -len(self) <= position < len(self):
-            raise IndexError(f"{self.path}: slice {position} of {len(self)}")
-        position %= len(self)
-        return position, position + 1
-
     def _read(self, start: int, stop: int, views: NDArray[np.intp]) -> tuple[Tensor, NoiseModel]:
-        count = 1 if self.is_volume else stop - start
-        needed = count * math.prod(self.recording.geometry.sinogram_shape) * 4
-        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        if needed > there:
-            what = "a volume" if self.is_volume else f"{stop - start} slices of together"
-            expected = f"what fits into {there / 2**30:.1f} GiB of memory"
-            raise ScanError(
-                self.path,
-                "slices",
-                found=f"{what} {needed / 2**30:.1f} GiB",
-                expected=expected,
-                hint="ask for fewer at a time",
-            )
+        count = len(views) / self.recording.geometry.views if self.is_volume else stop - start
+        needed = round(4 * count * math.prod(self.recording.geometry.sinogram_shape))
+        what = "a volume of" if self.is_volume else f"{stop - start} slices of together"
+        require_memory(self.path, needed, what)
         return self.recording.read(start, stop, views)
+
+
+AnyScan = Scan | MRScan | RebinnedScan

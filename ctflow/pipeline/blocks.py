@@ -1,211 +1,229 @@
-"""One measured file through a solver, in blocks of slices."""
+"""One block of slices: read, solved, written as a part."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
 import math
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from ctflow import __version__
 from ctflow.flows.prior import FlowPrior
-from ctflow.io.errors import ScanError
-from ctflow.io.results import files_sha256, write_result
-from ctflow.io.scan import Scan
+from ctflow.io.errors import OutputError, ScanError
+from ctflow.io.parts import Part, write_part
+from ctflow.io.results import image_datasets
+from ctflow.io.scan import AnyScan
+from ctflow.metrics import psnr, ssim
 from ctflow.pipeline.job import Job
+from ctflow.pipeline.targets import Target
 from ctflow.problem import InverseProblem
 from ctflow.reconstruction import Reconstruction
-from ctflow.report import evenly_spaced, preview
+from ctflow.report import evenly_spaced
 from ctflow.representation import Representation
-from ctflow.solvers import Solver, Step
+from ctflow.solvers import Solver, Step, make_solver
 from operators.noise import Generators
 
 log = logging.getLogger(__name__)
 
 # What a solver may raise for data that it cannot handle; torch's errors are RuntimeErrors.
 _SOLVER_ERRORS = (ValueError, RuntimeError, ArithmeticError)
+# What reading may raise beyond a ScanError, where a file is lost meanwhile.
+_READING_ERRORS = (OSError, KeyError)
 _SLICES_FOR_SCALE = 3
+_SMALLEST_FOR_SSIM = 11
+
+# How much of a block is done, 0 to 1.
+Report = Callable[[float], None]
 
 
 @dataclass(frozen=True)
-class Progress:
-    """How far a file is: `done` of `slices`, with the part of the present block that its steps make up."""
+class BlockTask:
+    """Some slices of a target that are to be computed at once."""
 
-    file: Path
-    done: float
-    slices: int
+    target: Target
+    block: range
+    fingerprint: str
+
+    def failed(self, reason: str) -> Part:
+        """The part of a block of which no slice could be reconstructed."""
+        return Part(self.block, (f"failed: {reason}",) * len(self.block))
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What became of one file.
+class BlockOutcome:
+    """What became of a block.
 
     Attributes
     ----------
-    file, output, picture
-        The measured file, the reconstruction and the PNG beside it, both None where nothing was written.
-    slices
-        How many were to be reconstructed.
+    output, block
+        The target's output, and the slices.
     failed
-        Number in the scan and reason of those that were not.
-    seconds
-        From opening the file to its reconstruction on disk.
+        Number and reason of the slices that failed.
+    unwritten
+        Why there is no part on disk; None where there is one.
     """
 
-    file: Path
-    output: Path | None
-    picture: Path | None
-    slices: int
-    failed: Mapping[int, str]
-    seconds: float
-
-
-@dataclass
-class FileRun:
-    """One measured file on its way to a reconstruction file.
-
-    Slices are computed `job.batch` at a time. A block that fails is computed slice by slice; a slice that
-    fails alone is recorded, and the rest goes on. The slices of a scan in space are one problem, and one
-    block.
-    """
-
-    job: Job
-    file: Path
-    scan: Scan
-    solver: Solver
-    prior: FlowPrior | None
-    device: torch.device
-    slices: range
-    progress: Callable[[Progress], None] | None
-    images: dict[int, Reconstruction] = field(default_factory=dict)
+    output: Path
+    block: range
     failed: dict[int, str] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
-    evaluations: dict[str, int] = field(default_factory=dict)
+    unwritten: str | None = None
 
-    def run(self, output: Path) -> Outcome:
-        """Reconstruct all slices and write them."""
-        start = time.perf_counter()
-        source_hash = files_sha256(self.scan.files)
-        if self.prior is not None:
-            self.prior = settled(self.prior, self.scan)
-        together = len(self.slices) if self.scan.is_volume else self.job.batch
-        for k in range(0, len(self.slices), together):
-            self._block(self.slices[k : k + together])
-        if not self.images:
-            index, reason = next(iter(self.failed.items()))
-            raise ValueError(f"{self.file}: no slice could be reconstructed; slice {index}: {reason}")
-        results = self._assembled()
-        self.seconds["all"] = time.perf_counter() - start
-        status = [f"failed: {self.failed[i]}" if i in self.failed else "done" for i in self.slices]
-        attributes = {**self._provenance(), "source_sha256": source_hash}
-        write_result(output, **results, status=status, attributes=attributes, overwrite=self.job.overwrite)
-        picture = preview(
-            results["images"],
-            output.with_suffix(".png"),
-            unit=self.scan.unit,
-            pixel_size=self.scan.pixel_size if self.scan.unit == "1/mm" else None,
-            names=[f"slice {i}" for i in self.slices],
-            title=f"{self.file.name}, {self.job.solver}",
-        )
-        return Outcome(self.file, output, picture, len(self.slices), self.failed, self.seconds["all"])
 
-    def _block(self, block: range) -> None:
-        """Reconstruct some slices at once, or one by one where that fails."""
+class Worker:
+    """What a process keeps from block to block: the solver, the prior, and the scan that it is at."""
+
+    def __init__(self, job: Job, device: torch.device) -> None:
+        self.job, self.device = job, device
+        self.solver: Solver = make_solver(job.solver, job.solver_settings)
+        self._loaded: dict[str, FlowPrior] = {}
+        self._settled: tuple[Path, FlowPrior] | None = None
+
+    def compute(self, task: BlockTask, report: Report | None = None) -> BlockOutcome:
+        """Read, solve and write a block; nothing that can go wrong with it is raised."""
+        return self.write(task, self.solve(task, self.read(task), report))
+
+    def read(self, task: BlockTask) -> InverseProblem | Exception:
+        """The problem of a block, or what went wrong in reading it."""
+        scan, block = task.target.scan, task.block
         try:
-            result = self._solve(block)
-        except _SOLVER_ERRORS as error:
-            if self.scan.is_volume:
-                self.failed.update(dict.fromkeys(block, _one_line(error)))
-                log.info("%s: the volume failed: %s", self.file, _one_line(error))
-                return
-            if len(block) > 1:
-                log.info("slices %d:%d fail together (%s); one by one", block.start, block.stop, error)
-                for i in block:
-                    self._block(range(i, i + 1))
-                return
-            self.failed[block.start] = _one_line(error)
-            log.info("%s: slice %d failed: %s", self.file, block.start, self.failed[block.start])
-        else:
-            for k, i in enumerate(block):
-                if bool(torch.isfinite(result.image[k]).all()):
-                    self.images[i] = _sample(result, k)
-                else:
-                    self.failed[i] = f"{self.job.solver} gave an image with NaN or infinity"
-                    log.info("%s: slice %d failed: %s", self.file, i, self.failed[i])
-        self._report(block, 1.0)
+            return scan.volume() if scan.is_volume else scan[block.start : block.stop]
+        except (*_SOLVER_ERRORS, *_READING_ERRORS) as error:
+            return error
 
-    def _solve(self, block: range) -> Reconstruction:
-        generators: Generators = slice_generator(self.job.seed, 0)
-        if self.scan.is_volume:
-            problem = self.scan.volume()
-        else:
-            problem = self.scan[block.start : block.stop]
-            generators = [slice_generator(self.job.seed, i) for i in block]
+    def solve(
+        self, task: BlockTask, problem: InverseProblem | Exception, report: Report | None = None
+    ) -> Part:
+        """Reconstruct a block at once, or slice by slice where that fails."""
+        try:
+            if isinstance(problem, Exception):
+                raise problem
+            return self._solved(task, problem, report)
+        except (*_SOLVER_ERRORS, *_READING_ERRORS) as error:
+            scan, block = task.target.scan, task.block
+            if len(block) > 1 and not scan.is_volume:
+                log.info("slices %d:%d fail together (%s); one by one", block.start, block.stop, error)
+                singles = [replace(task, block=range(i, i + 1)) for i in block]
+                return joined([self.solve(single, self.read(single)) for single in singles])
+            log.info("%s: slice %d failed: %s", task.target.file, block.start, one_line(error))
+            return task.failed(one_line(error))
+
+    def write(self, task: BlockTask, part: Part) -> BlockOutcome:
+        """Put a part on disk."""
+        target = task.target
+        pixel_size = target.scan.pixel_size
+        try:
+            write_part(target.folder, part, task.fingerprint, target.scan.unit, pixel_size)
+        except OutputError as error:
+            return BlockOutcome(target.output, task.block, part.failed, one_line(error))
+        return BlockOutcome(target.output, task.block, part.failed)
+
+    def _solved(self, task: BlockTask, problem: InverseProblem, report: Report | None) -> Part:
+        scan, block, seed = task.target.scan, task.block, self.job.seed
+        generators: Generators = slice_generator(seed, 0)
+        if not scan.is_volume:
+            generators = [slice_generator(seed, i) for i in block]
 
         def callback(step: Step) -> None:
-            self._report(block, step.step / step.total)
+            if report is not None:
+                report(step.step / step.total)
 
-        result = self.solver(problem.to(self.device), self.prior, generator=generators, callback=callback)
-        for key, seconds in result.seconds.items():
-            self.seconds[key] = self.seconds.get(key, 0.0) + seconds
-        for key, count in result.evaluations.items():
-            self.evaluations[key] = self.evaluations.get(key, 0) + count
-        return result
+        prior = self._prior(task.target)
+        problem = problem.to(self.device)
+        result = self.solver(problem, prior, generator=generators, callback=callback)
+        return _part(self.job.solver, result, block, scan)
 
-    def _report(self, block: range, part: float) -> None:
-        if self.progress is not None:
-            done = block.start - self.slices.start + part * len(block)
-            self.progress(Progress(self.file, done, len(self.slices)))
+    def _prior(self, target: Target) -> FlowPrior | None:
+        """The prior with the scale of the target's scan."""
+        name = self.job.prior_name(target.scan.modality)
+        if name is None:
+            return None
+        if name not in self._loaded:
+            from ctflow.flows.store import load_prior
 
-    def _assembled(self) -> dict[str, Any]:
-        """The volumes, with NaN where a slice failed."""
-        first = next(iter(self.images.values()))
-        results: dict[str, Any] = {}
-        for name, attribute, axis in (("images", "image", 0), ("std", "std", 0), ("samples", "samples", 1)):
-            known: Tensor | None = getattr(first, attribute)
-            if known is not None:
-                blank = torch.full_like(known, torch.nan)
-                done = [
-                    getattr(self.images[i], attribute) if i in self.images else blank for i in self.slices
-                ]
-                results[name] = torch.stack(done, axis)
-        if first.history:
-            fits = {i: float(result.history[-1]) for i, result in self.images.items()}
-            results["data_fit"] = [fits.get(i, math.nan) for i in self.slices]
-        return results
+            self._loaded[name] = load_prior(name, precision=self.job.precision).to(self.device)
+        if self._settled is None or self._settled[0] != target.output:
+            self._settled = (target.output, settled(self._loaded[name], target.scan))
+        return self._settled[1]
 
-    def _provenance(self) -> dict[str, Any]:
-        """Everything that made the result, but for the source's SHA-256."""
-        first = next(iter(self.images.values()))
-        return {
-            "unit": self.scan.unit,
-            "pixel_size": self.scan.pixel_size,
-            "slice_distance": self.scan.grid.pixel_size[0] if self.scan.is_volume else None,  # type: ignore[index]
-            "source": str(self.file.resolve()),
-            "scan": self.scan.describe(),
-            "metadata": dict(self.scan.metadata),
-            "reading": self.job.reading(),
-            "slices": f"{self.slices.start}:{self.slices.stop}",
-            "solver": dict(first.solver),
-            "prior": first.prior,
-            "representation": None if first.representation is None else dict(first.representation),
-            "seed": self.job.seed,
-            "slice_seeds": "the first 8 bytes of SHA-256 of 'seed:slice', big-endian; slice 0's for a volume",
-            "batch": self.job.batch,
-            "device": str(self.device),
-            "precision": self.job.precision,
-            "seconds": dict(self.seconds),
-            "evaluations": dict(self.evaluations),
-            "versions": versions(),
-        }
+
+def joined(parts: list[Part]) -> Part:
+    """Parts of neighbouring slices as one."""
+    slices = range(parts[0].slices.start, parts[-1].slices.stop)
+    status = tuple(line for part in parts for line in part.status)
+    done = [part for part in parts if part.volumes]
+    if not done:
+        return Part(slices, status)
+    volumes = {}
+    for name, known in done[0].volumes.items():
+        blank = torch.full_like(known, torch.nan)
+        volumes[name] = torch.cat([part.volumes.get(name, blank) for part in parts], known.ndim - 3)
+    numbers = {
+        name: [value for part in parts for value in part.numbers.get(name, [math.nan] * len(part.slices))]
+        for name in done[0].numbers
+    }
+    about = {**done[0].about}
+    for key in ("seconds", "evaluations"):
+        about[key] = summed([part.about[key] for part in done])
+    return Part(slices, status, volumes, numbers, about)
+
+
+def summed(counts: list[dict[str, float]]) -> dict[str, float]:
+    """The sums of numbers of the same name."""
+    return {key: sum(count.get(key, 0) for count in counts) for key in counts[0]} if counts else {}
+
+
+def _part(solver: str, result: Reconstruction, block: range, scan: AnyScan) -> Part:
+    """What a solver found, on the CPU, with what can be said of each slice."""
+    images = scan.finished(result.image.detach().cpu())
+    event = tuple(range(1, images.ndim))
+    finite = (
+        torch.isfinite(images).all(event)
+        if not scan.is_volume
+        else torch.isfinite(images).all().expand(len(block))
+    )
+    reason = f"failed: {solver} gave an image with NaN or infinity"
+    status = tuple("done" if good else reason for good in finite.tolist())
+    volumes = {name: volume for name, volume in image_datasets(images).items() if volume is not None}
+    if result.std is not None:
+        volumes["std"] = scan.finished(result.std.detach().cpu())
+    if result.samples is not None:
+        volumes["samples"] = scan.finished(result.samples.detach().cpu())
+    blank = torch.tensor(torch.nan, dtype=images.dtype)
+    mask = finite.reshape(-1, 1, 1)
+    volumes = {name: torch.where(mask, volume, blank.to(volume.dtype)) for name, volume in volumes.items()}
+    if not bool(finite.any()):
+        return Part(block, status)
+    numbers: dict[str, list[float]] = {}
+    if result.history:
+        # The slices of a volume share one data fit.
+        fits = result.history[-1].detach().cpu().expand(len(block))
+        numbers["data_fit"] = torch.where(finite, fits, torch.nan).tolist()
+    numbers |= _against_truth(volumes["reconstruction"], block, scan)
+    about = {
+        "solver": dict(result.solver),
+        "prior": result.prior,
+        "representation": None if result.representation is None else dict(result.representation),
+        "seconds": dict(result.seconds),
+        "evaluations": dict(result.evaluations),
+    }
+    return Part(block, status, volumes, numbers, about)
+
+
+def _against_truth(images: Tensor, block: range, scan: AnyScan) -> dict[str, list[float]]:
+    """PSNR and SSIM of the slices whose truth the scan knows."""
+    truth = scan.truth(slice(block.start, block.stop))
+    truth = None if truth is None else truth.abs() if truth.is_complex() else truth
+    if truth is None or truth.shape != images.shape or not bool((truth.abs().amax((-2, -1)) > 0).all()):
+        return {}
+    numbers = {"psnr": psnr(images, truth).tolist()}
+    if min(images.shape[-2:]) >= _SMALLEST_FOR_SSIM:
+        numbers["ssim"] = ssim(images, truth).tolist()
+    return numbers
 
 
 def slice_generator(seed: int, index: int) -> torch.Generator:
@@ -214,7 +232,7 @@ def slice_generator(seed: int, index: int) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big"))
 
 
-def settled(prior: FlowPrior, scan: Scan) -> FlowPrior:
+def settled(prior: FlowPrior, scan: AnyScan) -> FlowPrior:
     """The prior with the scale of its images settled for a scan, so that all slices share it.
 
     Up to three evenly spaced slices of the whole scan are looked at, whichever are to be reconstructed;
@@ -225,21 +243,18 @@ def settled(prior: FlowPrior, scan: Scan) -> FlowPrior:
     if scan.is_volume:
         return _with_representation(prior, prior.representation.fitted(scan.volume()))
     first = evenly_spaced(len(scan), _SLICES_FOR_SCALE)
-    problems: list[InverseProblem] = []
+    images: list[Tensor] = []
     unreadable: ScanError | None = None
     for i in dict.fromkeys([*first, *range(len(scan))]):
-        if len(problems) == len(first):
+        if len(images) == len(first):
             break
         try:
-            problems.append(scan[i])
+            images.append(scan[i].initial())
         except ScanError as error:
             unreadable = unreadable or error
-    if not problems:
+    if not images:
         raise unreadable or ValueError("expected at least one slice, found none")
-    measurements = torch.stack([problem.measurement for problem in problems])
-    # The first image decides, in which the noise model has no part.
-    together = InverseProblem(problems[0].operator, measurements, problems[0].noise, problems[0].background)
-    return _with_representation(prior, prior.representation.fitted(together))
+    return _with_representation(prior, prior.representation.fitted_to(torch.stack(images)))
 
 
 def _with_representation(prior: FlowPrior, representation: Representation) -> FlowPrior:
@@ -248,32 +263,6 @@ def _with_representation(prior: FlowPrior, representation: Representation) -> Fl
     return changed
 
 
-def versions() -> dict[str, str]:
-    """Of ctflow and of what computes for it."""
-    import platform
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {"python": platform.python_version()}
-    for name in ("torch", "numpy", "h5py", "numba", "diffusers", "astra-toolbox", "odl"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "none"
-    return {"ctflow": __version__, **found}
-
-
-def _sample(result: Reconstruction, k: int) -> Reconstruction:
-    """Sample `k` of a batch, in memory."""
-    return replace(
-        result,
-        image=result.image[k].cpu(),
-        std=None if result.std is None else result.std[k].cpu(),
-        samples=None if result.samples is None else result.samples[:, k].cpu(),
-        # The slices of a volume share one data fit.
-        history=tuple((fit[k] if fit.ndim else fit).cpu() for fit in result.history),
-        details={},
-    )
-
-
-def _one_line(error: Exception) -> str:
+def one_line(error: object) -> str:
+    """An error in one line."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -2,18 +2,41 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from ctflow.pipeline.files import measured_files
 from ctflow.solvers import SOLVERS, make_solver
 from ctflow.solvers.solver import nearest
 
 DEFAULT_SOLVER = "flower"
-DEFAULT_PRIOR = "ct-small"
+DEFAULT_PRIORS = {"CT": "ct-small", "MR": "mr-small"}
+
+
+class DaskSettings(BaseModel):
+    """Where a Dask cluster is, or how one is made.
+
+    Attributes
+    ----------
+    address
+        Of a scheduler that is running, such as "tcp://node:8786".
+    slurm
+        Keyword arguments of dask_jobqueue.SLURMCluster, such as queue, cores, memory, walltime.
+    dashboard
+        The port of the dashboard of a cluster on this machine; 0 takes a free one.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    address: str | None = None
+    slurm: dict[str, Any] | None = None
+    dashboard: int = Field(default=0, ge=0, le=65535)
 
 
 class Job(BaseModel):
@@ -22,18 +45,23 @@ class Job(BaseModel):
     Attributes
     ----------
     files
-        Measured files.
+        Measured files; also patterns, folders, and lists of them, see `measured_files`.
     output
         The file to write for one input, a folder for several.
     solver, settings
         A solver's name and the settings that differ from its defaults.
+    samples
+        Independent draws of every slice, at least 2: the image is then their mean, and standard deviation
+        and samples are stored, too. A solver that draws on request (`sample`) does so unless `settings` say
+        otherwise. Whether the spread is to be read as uncertainty is in the solver's docstring.
     prior
-        A bundled prior's name or a path; "ct-small" for solvers that need one. Solvers without
-        a prior ignore it.
+        A bundled prior's name or a path; "ct-small" or "mr-small" for solvers that need one. Solvers
+        without a prior ignore it.
     slices
         "a:b", "a:", ":b" or a single number; all unless given. Negative numbers count from the end.
     batch
-        Slices computed at a time. It changes memory and speed, and the result by rounding only.
+        Slices computed at a time; as many as the memory is good for unless given, 4 at most on a CPU. It
+        changes memory and speed, and the result by rounding only.
     seed
         Of the randomness; every slice has its own, derived from this and its number.
     device
@@ -41,7 +69,21 @@ class Job(BaseModel):
     precision
         Of the network: "bfloat16" is faster where the hardware has it.
     overwrite
-        Replace an output that is there.
+        Replace an output that other settings, another version or another input made.
+    keep_going
+        Begin although some of the files cannot be read.
+    retry_failed
+        Compute the slices again that failed before.
+    executor
+        "serial"; "processes" of this machine; or "dask", a cluster of them.
+    workers
+        How many of the last two.
+    threads
+        Of each process. The results of networks depend on it by rounding. All cores unless given where there
+        is one process, and 1 where there are several.
+    dask
+        For "dask": `address` of a scheduler that is running, or `slurm`, settings of a
+        dask_jobqueue.SLURMCluster; a cluster on this machine without.
     views
         Use this many of the angles, evenly spaced.
     centre
@@ -54,8 +96,14 @@ class Job(BaseModel):
         "degrees" or "radians", where the file does not say or is wrong.
     photons
         Detected per bin without an object, where the file does not tell.
+    mode
+        Of 2DeteCT, which of its three.
     remove_stripes
         Reduce rings by evening out the detector's bins.
+    coil_maps, coils, undersample, noise_std
+        Of k-space; see `ctflow.io.scan.open_scan`.
+    rebin
+        Of helical scans: reconstruct slice by slice, from fan beams, instead of a volume.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=False)
@@ -64,13 +112,20 @@ class Job(BaseModel):
     output: Path
     solver: str = DEFAULT_SOLVER
     settings: dict[str, Any] = Field(default_factory=dict)
+    samples: int | None = Field(default=None, ge=2)
     prior: str | None = None
     slices: str | None = None
-    batch: int = Field(default=4, ge=1)
+    batch: int | None = Field(default=None, ge=1)
     seed: int = Field(default=0, ge=0)
     device: str = "auto"
     precision: Literal["float32", "bfloat16"] = "float32"
     overwrite: bool = False
+    keep_going: bool = False
+    retry_failed: bool = False
+    executor: Literal["serial", "processes", "dask"] = "serial"
+    workers: int | None = Field(default=None, ge=1)
+    threads: int | None = Field(default=None, ge=1)
+    dask: DaskSettings = Field(default_factory=DaskSettings)
     views: int | None = Field(default=None, ge=1)
     centre: float | None = None
     pixel_size: float | None = Field(default=None, gt=0)
@@ -79,11 +134,18 @@ class Job(BaseModel):
     photons: float | None = Field(default=None, gt=0)
     mode: int | None = None
     remove_stripes: bool = False
+    coil_maps: str | None = None
+    coils: int | None = Field(default=None, ge=1)
+    undersample: str | None = None
+    noise_std: float | None = Field(default=None, gt=0)
+    rebin: bool = False
 
     @field_validator("files", mode="before")
     @classmethod
     def _one_or_more(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str | Path) else value
+        words = (value,) if isinstance(value, str | Path) else value
+        named = isinstance(words, list | tuple) and all(isinstance(word, str | Path) for word in words)
+        return measured_files(words) if named else words
 
     @field_validator("slices", mode="before")
     @classmethod
@@ -102,19 +164,38 @@ class Job(BaseModel):
 
     @model_validator(mode="after")
     def _solver_exists(self) -> Job:
-        make_solver(self.solver, self.settings)
+        make_solver(self.solver, self.solver_settings)
         return self
 
+    def prior_name(self, modality: str = "CT") -> str | None:
+        """The prior to load: the one asked for, the modality's where the solver needs one, or None."""
+        return (self.prior or DEFAULT_PRIORS[modality]) if needs_prior(self.solver) else None
+
     @property
-    def prior_name(self) -> str | None:
-        """The prior to load: the one asked for, the default where the solver needs one, or None."""
-        return (self.prior or DEFAULT_PRIOR) if needs_prior(self.solver) else None
+    def fixed_threads(self) -> int:
+        """How many threads each process computes in."""
+        if self.threads is not None:
+            return self.threads
+        return (os.cpu_count() or 1) if self.executor == "serial" else 1
+
+    @property
+    def solver_settings(self) -> dict[str, Any]:
+        """`settings`, and what `samples` adds to them."""
+        if self.samples is None:
+            return self.settings
+        if self.solver in SOLVERS and not can_sample(self.solver):
+            able = ", ".join(name for name in SOLVERS if can_sample(name))
+            raise ValueError(f"samples: {self.solver} gives one image for a measurement; these draw: {able}")
+        draws = self.solver in SOLVERS and "sample" in _settings_of(self.solver)
+        return {**({"sample": True} if draws else {}), **self.settings, "samples": self.samples}
 
     def reading(self) -> dict[str, Any]:
         """The keyword arguments of `open_scan` that differ from its defaults."""
-        names = ("views", "centre", "pixel_size", "size", "angles_unit", "photons", "mode")
+        of_ct = ("views", "centre", "pixel_size", "size", "angles_unit", "photons", "mode")
+        names = (*of_ct, "coil_maps", "coils", "undersample", "noise_std")
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        return {**given, "remove_stripes": True} if self.remove_stripes else given
+        asked = {name: True for name in ("remove_stripes", "rebin") if getattr(self, name)}
+        return {**given, **asked}
 
     def output_of(self, file: Path) -> Path:
         """Where the reconstruction of one of the files goes."""
@@ -159,6 +240,15 @@ def load_job(config: Path | None, values: Mapping[str, Any]) -> Job:
 def needs_prior(solver: str) -> bool:
     """Whether the solver of that name works with a prior."""
     return bool(getattr(SOLVERS[solver], "needs_prior", True))
+
+
+def can_sample(solver: str) -> bool:
+    """Whether the solver of that name can give several samples."""
+    return "samples" in _settings_of(solver)
+
+
+def _settings_of(solver: str) -> set[str]:
+    return {field.name for field in fields(SOLVERS[solver])}
 
 
 def parse_slices(text: str) -> slice:
@@ -221,6 +311,8 @@ def _read(config: Path) -> dict[str, Any]:
         job["output"] = folder / output
     if isinstance(prior := job.get("prior"), str) and (folder / f"{prior}.json").is_file():
         job["prior"] = str(folder / prior)
+    if isinstance(maps := job.get("coil_maps"), str) and (folder / maps).exists():
+        job["coil_maps"] = str(folder / maps)
     return job
 
 

@@ -107,7 +107,7 @@ class DDS:
             noise = model.noise(x, clean, level)
             strength = 1 - model.signal[level] if fixed is None else fixed
             near = problem.proximal(clean, strength, max_iterations=self.iterations, rtol=self.tolerance)
-            if record.step(partial(representation.decode, near.x), near.data_fit, near.iterations):
+            if record.step(partial(representation.decode, near.x), near.data_fit, near):
                 break
             if k + 1 < len(levels):
                 fresh = white_noise(problem, generator)

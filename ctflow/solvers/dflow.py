@@ -11,9 +11,9 @@ from torch import Tensor
 
 from ctflow.flows.prior import FlowPrior, Method
 from ctflow.problem import InverseProblem
+from ctflow.quasi_newton import lbfgs
 from ctflow.reconstruction import Reconstruction
 from ctflow.solvers.gaussian_shell import Regulariser, penalty
-from ctflow.solvers.quasi_newton import lbfgs
 from ctflow.solvers.solver import Callback, Recorder, must_be, need_generator, need_prior, white_noise
 from operators.noise import Generators
 

@@ -101,12 +101,15 @@ class DiffPIR:
         representation: Representation,
     ) -> Tensor:
         x = white_noise(problem, generator)
-        levels = model.levels(self.steps, "quadratic")
+        levels, start = model.levels(self.steps, "quadratic"), None
         for level, following in pairwise(levels):
             clean, signal = model.clean(x, level), model.signal[level]
             strength = (1 - signal) / signal / self.weight
-            near = problem.proximal(clean, strength, max_iterations=self.max_iterations, rtol=self.tolerance)
-            if record.step(partial(representation.decode, near.x), near.data_fit, near.iterations):
+            near = problem.proximal(
+                clean, strength, start, max_iterations=self.max_iterations, rtol=self.tolerance
+            )
+            start = near.x
+            if record.step(partial(representation.decode, near.x), near.data_fit, near):
                 return representation.decode(near.x)
             noise, fresh = model.noise(x, near.x, level), white_noise(problem, generator)
             noise = (1 - self.zeta) ** 0.5 * noise + self.zeta**0.5 * fresh

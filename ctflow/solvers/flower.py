@@ -40,7 +40,8 @@ class Flower:
     coupling, coupling_steps
         For volumes, whose slices the prior takes one by one: weight of the total variation between
         neighbouring slices in the refinement, one over their mean difference in the prior's units (such as
-        10), and dual steps that the refinement spends on it. See `SliceCoupling`.
+        10), and dual steps that the refinement spends on it; two or three where `steps` are few. See
+        `SliceCoupling`.
     max_iterations, tolerance
         Of the conjugate gradients in the refinement. The paper runs 50 to a tolerance of 1e-5, from
         zero; what 1e-2 from the step before leaves undone is far below the noise, for a fraction of the
@@ -123,7 +124,7 @@ class Flower:
                 # The next mean is near this one: a third of the iterations are left. Draws are not.
                 start = refined.x
             estimate = partial(representation.decode, refined.x)
-            if record.step(estimate, refined.data_fit, refined.iterations):
+            if record.step(estimate, refined.data_fit, refined):
                 break
             if k + 1 < self.steps:
                 x = prior.path.interpolate(white_noise(problem, generator), refined.x, (k + 1) / self.steps)

@@ -115,7 +115,7 @@ class FMCT:
                 near = posed.proximal(clean, strength, max_iterations=self.iterations, rtol=self.tolerance)
                 share, _, _, _ = path.at(following, x) if self.on_path else (1.0, 0, 0, 0)
                 x = x + width * velocity + share * (near.x - clean)
-                if record.step(partial(representation.decode, near.x), near.data_fit, near.iterations):
+                if record.step(partial(representation.decode, near.x), near.data_fit, near):
                     break
             # Without clipping the last state is the last solve.
             return record.finish(representation.decode(near.x), details={"network_calls": calls})

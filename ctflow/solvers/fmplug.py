@@ -122,7 +122,7 @@ class FMPlug:
         callback: Callback | None = None,
     ) -> Reconstruction:
         """Reconstruct `problem` with `prior`; see `Solver`."""
-        prior, generator = need_prior(self, prior), need_generator(self, generator)
+        prior, generator = need_prior(self, prior, latent=True), need_generator(self, generator)
         representation = prior.representation.fitted(problem)
         with Recorder(
             self,
@@ -132,8 +132,8 @@ class FMPlug:
             prior=prior,
             representation=representation,
         ) as record:
-            posed = problem.on(representation)
-            event_dims = len(posed.operator.domain_shape)
+            posed = problem.through(representation)
+            event_dims = posed.event_dims
             guides = self._guides(problem, representation, posed)
             moments = self._moments(posed, prior, guides, generator) if self.calibrate else None
             # The paper's loss, the mean of squares times 1000, of a problem of unit size.
@@ -185,7 +185,9 @@ class FMPlug:
     ) -> Tensor:
         """What guides are combined from, in network units, shape (count, *batch or none, *event)."""
         if self.guide == "none":
-            return posed.measurement.new_zeros((1, *posed.image_shape), dtype=posed.image_dtype)
+            return posed.measurement.new_zeros(
+                (1, *posed.image_shape), dtype=posed.measurement.dtype.to_real()
+            )
         if self.examples is None:
             return representation.encode(problem.initial())[None]
         expected = problem.operator.domain_shape
@@ -204,7 +206,7 @@ class FMPlug:
         if self.guide == "examples":
             return guides.mean(), guides.var()
         images = prior.integrate(white_noise(problem, generator), steps=20, method="heun")
-        dims = tuple(range(-len(problem.operator.domain_shape), 0))
+        dims = tuple(range(-problem.event_dims, 0))
         return images.mean(dims, keepdim=True), images.var(dims, keepdim=True)
 
 

@@ -11,16 +11,21 @@ import torch
 from torch import Tensor
 
 from ctflow.flows.prior import FlowPrior, Method
-from ctflow.problem import InverseProblem
+from ctflow.problem import InverseProblem, Proximal
+from ctflow.quasi_newton import lbfgs
 from ctflow.reconstruction import Reconstruction
 from ctflow.solvers.gaussian_shell import Regulariser, penalty_gradient
 from ctflow.solvers.gaussian_shell import penalty as penalty_of
-from ctflow.solvers.quasi_newton import lbfgs
 from ctflow.solvers.solver import Callback, Recorder, must_be, need_generator, need_prior, white_noise
 from operators.noise import Generators
 
-# All states, the data fit of the last one, the largest defect, and the iterations of the proximal.
-Iterate = tuple[Tensor, Tensor, Tensor, Tensor | None]
+# How much the weight answers to the data fit: ten percent too low, and it grows by half.
+_EAGERNESS = 4
+# How far from 1 the data fit may be at the end.
+_EXPLAINED = 0.03
+
+# All states, the data fit of the last one, the largest defect, and the proximal.
+Iterate = tuple[Tensor, Tensor, Tensor, Proximal | None]
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,13 @@ class MSFlow:
     sweeps
         At most this many.
     regularisation
-        Of R; 1 weighs noise and data as their laws do.
+        Of R; 1 weighs noise and data as their laws do. None finds it for each sample, so that the data are
+        explained to their noise (discrepancy principle, Morozov, 1966): after each sweep it grows where
+        the data fit is below 1 and falls where it is above. Wanted where noise matters and the Jacobian is
+        "free": a direction in which the prior has standard deviation s is then held as if its variance
+        were s / regularisation in place of s^2. Priors of images have small ones in most directions,
+        which with 1 follow the noise. It needs the "quadratic" regulariser, since the radial one says nothing
+        about a single direction.
     regulariser
         "radial" is |x|^2 / 2 - (d - 1) log |x|, "quadratic" is |x|^2 / 2. With "quadratic" and an exact
         Jacobian a large penalty ends at the most probable noise given y, for a Gaussian prior at the
@@ -61,11 +72,13 @@ class MSFlow:
         Gaussian prior of uneven covariance a fixed point beside the optimum. "exact" takes
         vector-Jacobian products, and L-BFGS on all states in place of the sweeps.
     relaxation
-        Of a sweep's moves, 1 for whole ones. Where the flow stretches much, whole ones may overshoot.
+        Of a sweep's moves, 1 for whole ones. Where the flow stretches much, whole ones may overshoot, the
+        more the larger the penalty; with networks 0.5 settles.
     penalty, growth, every
         The first penalty, per squared unit of the prior, and what it is multiplied by every so many sweeps.
     tolerance
-        A sample is done when its largest defect is at most this, in the prior's unit.
+        A sample is done when its largest defect is at most this, in the prior's unit, and its data fit, where
+        that is to be found, within three percent of 1.
     blend
         Of the start: sqrt(blend) of the first image carried back along the flow and sqrt(1 - blend) of
         noise, as in D-Flow.
@@ -80,7 +93,7 @@ class MSFlow:
     steps: int = 1
     method: Method = "euler"
     sweeps: int = 60
-    regularisation: float = 1.0
+    regularisation: float | None = 1.0
     regulariser: Regulariser = "radial"
     jacobian: Literal["free", "exact"] = "free"
     relaxation: float = 1.0
@@ -95,6 +108,7 @@ class MSFlow:
 
     def __post_init__(self) -> None:
         """Refuse settings that make no sense."""
+        weight = self.regularisation
         methods, kinds = ("euler", "midpoint", "heun", "rk4"), ("radial", "quadratic")
         must_be(
             self,
@@ -102,7 +116,7 @@ class MSFlow:
             steps=(self.steps, self.steps >= 1, "at least 1"),
             method=(self.method, self.method in methods, f"one of {', '.join(methods)}"),
             sweeps=(self.sweeps, self.sweeps >= 1, "at least 1"),
-            regularisation=(self.regularisation, self.regularisation >= 0, "at least 0"),
+            regularisation=(weight, weight is None or weight >= 0, "at least 0, or none"),
             regulariser=(self.regulariser, self.regulariser in kinds, "radial or quadratic"),
             jacobian=(self.jacobian, self.jacobian in ("free", "exact"), "free or exact"),
             relaxation=(self.relaxation, 0 < self.relaxation <= 1, "above 0 and at most 1"),
@@ -115,6 +129,11 @@ class MSFlow:
             max_iterations=(self.max_iterations, self.max_iterations >= 1, "at least 1"),
             cg_tolerance=(self.cg_tolerance, 0 < self.cg_tolerance < 1, "between 0 and 1"),
         )
+        if weight is None and (self.regulariser, self.jacobian) != ("quadratic", "free"):
+            raise ValueError(
+                "ms-flow: regularisation: expected a number, or none with regulariser quadratic and jacobian "
+                f"free, found none with {self.regulariser} and {self.jacobian}"
+            )
 
     @torch.no_grad()
     def __call__(
@@ -126,7 +145,7 @@ class MSFlow:
         callback: Callback | None = None,
     ) -> Reconstruction:
         """Reconstruct `problem` with `prior`; see `Solver`."""
-        prior, generator = need_prior(self, prior), need_generator(self, generator)
+        prior, generator = need_prior(self, prior, latent=True), need_generator(self, generator)
         representation = prior.representation.fitted(problem)
         with Recorder(
             self,
@@ -136,26 +155,36 @@ class MSFlow:
             prior=prior,
             representation=representation,
         ) as record:
-            posed = problem.on(representation)
+            posed = problem.through(representation)
             states = self._start(
                 prior, representation.encode(problem.initial()), white_noise(posed, generator)
             )
             minimise = self._sweep if self.jacobian == "free" else self._descend
+            fixed = self.regularisation
+            weight = states.new_full(posed.batch_shape, 1.0 if fixed is None else fixed)
             active = torch.ones(posed.batch_shape, dtype=torch.bool, device=states.device)
+            unsettled = torch.zeros_like(active)
             defects = [torch.zeros(posed.batch_shape, dtype=states.dtype, device=states.device)]
             for stage in range(-(-self.sweeps // self.every)):
                 penalty = self.penalty * self.growth**stage
                 count = min(self.every, self.sweeps - stage * self.every)
-                for moved, fit, defect, iterations in minimise(posed, prior, states, penalty, count):
+                for moved, fit, defect, near in minimise(posed, prior, states, penalty, weight, count):
                     states = torch.where(posed.per_sample(active), moved, states)
+                    if fixed is None:
+                        # In place: the sweeps go on with it.
+                        fit_now = posed.data_fit(states[-1])
+                        weight *= fit_now.pow(-_EAGERNESS).clamp(0.5, 2)
+                        unsettled = (fit_now - 1).abs() > _EXPLAINED
                     defects.append(defect)
-                    if record.step(partial(representation.decode, states[-1]), fit, iterations):
+                    if record.step(partial(representation.decode, states[-1]), fit, near):
                         break
-                active = active & (defects[-1] > self.tolerance)
+                active = active & ((defects[-1] > self.tolerance) | unsettled)
                 if record.stopped or not bool(active.any()):
                     break
             x = states[-1] if self.output == "state" else self._rollout(prior, states[0])[-1]
-            return record.finish(representation.decode(x), details={"defect": torch.stack(defects)})
+            return record.finish(
+                representation.decode(x), details={"defect": torch.stack(defects), "regularisation": weight}
+            )
 
     def _start(self, prior: FlowPrior, first: Tensor, noise: Tensor) -> Tensor:
         """A trajectory without defects, shape (segments + 1, *batch, *event)."""
@@ -179,21 +208,28 @@ class MSFlow:
         )
 
     def _sweep(
-        self, problem: InverseProblem, prior: FlowPrior, states: Tensor, penalty: float, count: int
+        self,
+        problem: InverseProblem,
+        prior: FlowPrior,
+        states: Tensor,
+        penalty: float,
+        weight: Tensor,
+        count: int,
     ) -> Iterator[Iterate]:
         """Gauss-Newton steps for derivatives of Phi_k equal to the identity.
 
         Their Hessian is tridiagonal over the states: regularisation + penalty first, twice the penalty
         after, minus the penalty beside, and penalty + A^T W A last.
         """
-        event_dims = len(problem.operator.domain_shape)
+        event_dims = problem.event_dims
         for _ in range(count):
             carried = self._carried(prior, states)
             pull = penalty * (states[1:] - carried)
-            pivot = self.regularisation + penalty
-            pivots: list[float] = []
+            factor = problem.per_sample(weight)
+            pivot = factor + penalty
+            pivots: list[Tensor] = []
             right: list[Tensor] = []
-            row = -self.regularisation * penalty_gradient(states[0], event_dims, self.regulariser)
+            row = -factor * penalty_gradient(states[0], event_dims, self.regulariser)
             for k in range(self.segments):
                 if k > 0:
                     row = penalty / pivot * right[-1] - pull[k - 1]
@@ -210,13 +246,19 @@ class MSFlow:
                 moves.append((row + penalty * moves[-1]) / pivot)
             defect = _largest(states[1:] - carried, event_dims)
             states = states + self.relaxation * torch.stack(moves[::-1])
-            yield states, near.data_fit, defect, near.iterations
+            yield states, near.data_fit, defect, near
 
     def _descend(
-        self, problem: InverseProblem, prior: FlowPrior, states: Tensor, penalty: float, count: int
+        self,
+        problem: InverseProblem,
+        prior: FlowPrior,
+        states: Tensor,
+        penalty: float,
+        weight: Tensor,
+        count: int,
     ) -> Iterator[Iterate]:
         """Steps of L-BFGS on all states, with the flow's own derivatives."""
-        event_dims, batch_dims = len(problem.operator.domain_shape), len(problem.batch_shape)
+        event_dims, batch_dims = problem.event_dims, len(problem.batch_shape)
 
         def objective(stacked: Tensor) -> tuple[Tensor, Tensor]:
             with torch.enable_grad():
@@ -224,7 +266,7 @@ class MSFlow:
                 points = stacked.movedim(batch_dims, 0)
                 misses = points[1:] - self._carried(prior, points, checkpoint=True)
                 value = problem.weighted_energy(problem.residual(points[-1]))
-                value = value + self.regularisation * penalty_of(points[0], event_dims, self.regulariser)
+                value = value + weight * penalty_of(points[0], event_dims, self.regulariser)
                 value = value + penalty / 2 * misses.square().flatten(-event_dims).sum((0, -1))
                 return value, torch.autograd.grad(value.sum(), stacked)[0]
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ctflow.flows.path import AffinePath
 from ctflow.flows.prior import FlowPrior
-from ctflow.problem import InverseProblem
+from ctflow.problem import InverseProblem, Proximal
 from ctflow.reconstruction import Reconstruction
 from ctflow.representation import Representation
 from ctflow.solvers.solver import Callback, Recorder, must_be, need_generator, need_prior, white_noise
@@ -123,10 +123,10 @@ class OTODE:
                 velocity = prior.velocity(point, t)
                 destination = prior.path.destination(point, velocity, t)
             transposed = _transposed(destination, point, retain=self.covariance == "network")
-            seen, fit, iterations = self._likelihood(problem, prior.path, destination.detach(), transposed, t)
+            seen, fit, near = self._likelihood(problem, prior.path, destination.detach(), transposed, t)
             guidance = self._factor(prior.path, t, x) * transposed(seen)
             x = x + width * (velocity.detach() + guidance)
-            stopped = record.step(partial(representation.decode, destination.detach()), fit, iterations)
+            stopped = record.step(partial(representation.decode, destination.detach()), fit, near)
             if stopped:
                 return representation.decode(destination.detach())
         return representation.decode(x)
@@ -138,15 +138,15 @@ class OTODE:
         destination: Tensor,
         transposed: Callable[[Tensor], Tensor],
         t: float,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """A^T (A V A^T + C)^-1 (y - A destination); the destination's data fit; iterations of the solve."""
+    ) -> tuple[Tensor, Tensor, Proximal]:
+        """A^T (A V A^T + C)^-1 (y - A destination); the destination's data fit; the solve as a proximal."""
         if self.covariance == "unit":
             variance = path.unit_posterior_variance(t, destination)
             near = problem.proximal(
                 destination, variance, max_iterations=self.max_iterations, rtol=self.tolerance
             )
             # By the push-through identity, A^T (V A A^T + C)^-1 r is the proximal's correction over V.
-            return (near.x - destination) / variance, near.data_fit, near.iterations
+            return (near.x - destination) / variance, near.data_fit, near
         alpha, beta, _, _ = path.at(t, destination)
         operator, weights = problem.operator, problem.precision()
         roots, residual = weights.sqrt(), problem.residual(destination)
@@ -164,7 +164,8 @@ class OTODE:
             rtol=self.tolerance,
         )
         fit = problem.weighted_rms(residual, weights)
-        return operator.adjoint(roots * solution.x), fit, solution.iterations
+        seen = operator.adjoint(roots * solution.x)
+        return seen, fit, Proximal(seen, solution.iterations, fit, solution.method)
 
     def _factor(self, path: AffinePath, t: float, like: Tensor) -> Tensor:
         alpha, beta, alpha_dot, beta_dot = path.at(t, like)

@@ -65,7 +65,7 @@ class SliceCoupling:
             pull = self._within(pull + self._between(found[-1].x) / (4 * strength))
         self._pull = pull
         iterations = torch.stack([step.iterations for step in found]).sum(0)
-        return Proximal(found[-1].x, iterations, found[0].data_fit)
+        return Proximal(found[-1].x, iterations, found[0].data_fit, found[0].method)
 
     def _between(self, x: Tensor) -> Tensor:
         return x.diff(dim=self._axis)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ctflow.flows.prior import FlowPrior
-from ctflow.problem import InverseProblem
+from ctflow.problem import InverseProblem, Proximal
 from ctflow.reconstruction import Reconstruction
 from ctflow.representation import Representation
 from operators.meter import metered
@@ -74,6 +74,7 @@ class Recorder:
         self._seed = _seed_of(generator)
         self._history: list[Tensor] = []
         self._iterations: list[Tensor] = []
+        self._method = ""
         self._stack = ExitStack()
         self._done = 0
         self.stopped = False
@@ -90,18 +91,19 @@ class Recorder:
         self,
         estimate: Tensor | Callable[[], Tensor],
         data_fit: Tensor | None = None,
-        iterations: Tensor | None = None,
+        near: Proximal | None = None,
     ) -> bool:
         """Record one step; True when the callback asks to stop.
 
-        `estimate`, in image units, may be a function, which is then called only if somebody looks.
-        `iterations` are those of a proximal in the step, and end up in `details["proximal_iterations"]`.
+        `estimate`, in image units, may be a function, which is then called only if somebody looks. `near` is
+        the step's proximal, whose method and iterations end up in the result's `details`.
         """
         self._done += 1
         if data_fit is not None:
             self._history.append(data_fit.detach())
-        if iterations is not None:
-            self._iterations.append(iterations)
+        if near is not None:
+            self._iterations.append(near.iterations)
+            self._method = near.method
         if self._callback is None:
             return False
         image = estimate() if callable(estimate) else estimate
@@ -112,7 +114,9 @@ class Recorder:
         self, image: Tensor, *, details: Mapping[str, Any] | None = None, **results: Any
     ) -> Reconstruction:
         """The reconstruction, with all that was recorded."""
-        inner = {"proximal_iterations": torch.stack(self._iterations)} if self._iterations else {}
+        inner: dict[str, Any] = {}
+        if self._iterations:
+            inner = {"proximal": self._method, "proximal_iterations": torch.stack(self._iterations)}
         seconds = {"total": time.perf_counter() - self._start, **self._meter.seconds}
         representation = self._representation
         return Reconstruction(
@@ -156,10 +160,15 @@ def solver_name(solver: type) -> str:
     return str(getattr(solver, "name", solver.__name__.lower()))
 
 
-def need_prior(solver: object, prior: FlowPrior | None) -> FlowPrior:
-    """The prior, or a ValueError where it is None."""
+def need_prior(solver: object, prior: FlowPrior | None, *, latent: bool = False) -> FlowPrior:
+    """The prior, or a ValueError where it is None, or a latent one for a solver that takes none."""
+    name = solver_name(type(solver))
     if prior is None:
-        raise ValueError(f"{solver_name(type(solver))}: expected a prior, found none")
+        raise ValueError(f"{name}: expected a prior, found none")
+    if not (latent or prior.representation.affine):
+        raise ValueError(
+            f"{name}: expected a prior with an affine representation, of pixels; found a latent prior"
+        )
     return prior
 
 

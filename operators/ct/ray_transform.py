@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from importlib import import_module
@@ -14,6 +15,8 @@ from operators.ct.geometry import Geometry, ImageGrid, require_sources_outside
 from operators.ct.geometry.checks import count
 from operators.ct.memory_use import MemoryUse
 from operators.linear import LinearOperator
+
+log = logging.getLogger(__name__)
 
 # Engine, then kind of geometry: the module and the class that computes it.
 _ENGINES = {
@@ -176,7 +179,7 @@ class RayTransform(LinearOperator):
         Raises
         ------
         ValueError
-            For a dtype that the engine does not take, and for ASTRA on CUDA, which does not tell.
+            For a dtype or a device that the engine does not take.
         """
         if dtype not in self.accepts:
             wanted = " or ".join(map(str, self.accepts))
@@ -216,6 +219,11 @@ class RayTransform(LinearOperator):
                 self._engines["astra"] = _engine("astra", self.geometry, self.grid)
             except ValueError:
                 return "triton"
+            log.warning(
+                'projector "auto": ASTRA computes %s on CUDA; its adjoint is approximate, and that of '
+                'projector "triton" exact',
+                type(self.geometry).__name__,
+            )
         return "astra"
 
     def _forward(self, x: Tensor) -> Tensor:

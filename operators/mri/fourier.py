@@ -163,7 +163,7 @@ class CartesianFourier(LinearOperator):
         if not self._has_maps and uniform_within(factor, event) is not None:
             x = self._in_closed_form(y, kept, factor, start)
             at_once = torch.zeros(x.shape[: x.ndim - event], dtype=real, device=y.device)
-            return Solution(x, at_once.to(torch.int64), at_once)
+            return Solution(x, at_once.to(torch.int64), at_once, "closed form")
         # The weights join the mask, so that an iteration costs two transforms and no more.
         lined_up = self._weights(kept, tuple(y.shape[: y.ndim - len(self.range_shape)]))
 

@@ -315,7 +315,48 @@ def test_an_interrupt_keeps_what_was_there(
     def interrupt(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ctflow.pipeline.run.FileRun.run", interrupt)
+    monkeypatch.setattr("ctflow.pipeline.blocks.Worker.solve", interrupt)
     code, _, errors = run("reconstruct", scan, "-o", tmp_path / "recon.h5", "--solver", "fbp")
-    assert (code, errors) == (130, ["interrupted; nothing unfinished was kept"])
-    assert files(tmp_path) == ["scan.h5"]
+    assert (code, errors) == (130, ["interrupted"])
+    assert files(tmp_path) == ["recon.h5.parts", "scan.h5"]
+
+
+def test_samples_are_stored_with_mean_and_spread(run: Run, scan: Path, tmp_path: Path) -> None:
+    prior = write_prior(tmp_path)
+    code, _, errors = run(
+        "reconstruct", scan, "-o", tmp_path / "r.h5", "--prior", prior, "--steps", 2, "--samples", 3
+    )
+    assert (code, [line for line in errors if "error" in line]) == (0, [])
+    result = read_result(tmp_path / "r.h5")
+    assert result.samples is not None
+    assert result.std is not None
+    assert result.samples.shape == (3, *result.images.shape)
+    assert torch.allclose(result.samples.mean(0), result.images, atol=1e-6)
+    assert torch.allclose(result.samples.std(0), result.std, atol=1e-6)
+    assert result.attributes["solver"]["sample"] is True
+    code, _, errors = run("reconstruct", scan, "-o", tmp_path / "s.h5", "--solver", "fbp", "--samples", 3)
+    assert code == 2
+    assert "samples: fbp gives one image for a measurement" in errors[-1]
+
+
+def test_compare(run: Run, tmp_path: Path) -> None:
+    file, report = tmp_path / "sim.h5", tmp_path / "report.html"
+    run("simulate", "sparse-view", "-o", file, "--size", 24, "--views", 20)
+    code, lines, _ = run("compare", file, "--solvers", "fbp,cgls", "--set", "cgls.iterations=4", "-o", report)
+    assert code == 0
+    assert [line.split()[0] for line in lines] == ["solver", "fbp", "cgls", "report:"]
+    assert report.read_text().startswith("<!doctype html>")
+    code, lines, _ = run("compare", file, "--solvers", "fbp", "--json")
+    assert json.loads("\n".join(lines))["solvers"][0]["psnr"] > 10
+    for arguments, message in (
+        (("--solvers", "fbp,flwer"), "no solver 'flwer'; did you mean 'flower'"),
+        (
+            ("--solvers", "fbp", "--set", "tv.weight=1"),
+            "--set: expected SOLVER.KEY=VALUE with a solver of fbp",
+        ),
+        (("--solvers", "fbp", "-o", report), "the file exists already"),
+        (("--reference", tmp_path / "none.h5"), "none.h5"),
+    ):
+        code, _, errors = run("compare", file, *arguments)
+        assert code == 2
+        assert message in errors[-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,8 +12,10 @@ import pytest
 import torch
 
 from ctflow.cli import main
+from ctflow.io.formats.native import write_scan
 from ctflow.io.results import files_sha256, read_result
 from ctflow.io.scan import open_scan
+from operators import Detector, FanBeam, GaussianNoise, ImageGrid
 from tests.ctflow.io.measured import (
     fan_disc,
     write_2detect,
@@ -81,3 +84,29 @@ def test_modes_of_2detect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     call(capsys, "reconstruct", folder, "-o", output, "--solver", "fbp", *settings)
     found = read_result(output).attributes
     assert (found["reading"]["mode"], found["metadata"]["mode_is"]) == (3, "beam hardening")
+
+
+def test_bad_geometry_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, output = tmp_path / "scan.h5", tmp_path / "recon.h5"
+    distances = {"source_to_axis": 30.0, "source_to_detector": 60.0}
+
+    def problems(grid: ImageGrid, span: float) -> list[str]:
+        fan = FanBeam.circular(40, detector=Detector(30, 2.0), span=span, **distances)  # type: ignore[arg-type]
+        write_scan(path, torch.zeros(1, 40, 30), fan, grid, GaussianNoise(0.1), overwrite=True)
+        return list(json.loads(call(capsys, "info", path, "--json"))["problems"])
+
+    turn = 2 * np.pi
+    assert problems(ImageGrid((20, 20), 1.0), turn) == []
+    (truncation,) = problems(ImageGrid((40, 40), 1.0), turn)
+    assert truncation == "detector: too small for the inner 90 % of the image's circle"
+    (angles,) = problems(ImageGrid((20, 20), 1.0), turn / 3)
+    assert re.fullmatch(r"angles: 9\d(\.\d)? degrees too few to measure every line through the image", angles)
+    (source,) = problems(ImageGrid((80, 80), 1.0), turn)
+    assert source.startswith("FanBeam: expected sources outside the image, found the source of view 0 at")
+    with pytest.raises(SystemExit) as caught:
+        main(["reconstruct", str(path), "-o", str(output), "--solver", "fbp"])
+    assert caught.value.code == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1].startswith("error: ")
+    assert "expected sources outside the image" in lines[-1]
+    assert not output.exists()

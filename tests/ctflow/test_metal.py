@@ -19,6 +19,17 @@ def test_thin_layers_weaken_by_the_mean_and_thick_ones_by_less() -> None:
     assert 0.123 < float(slopes[1]) < float(slopes[0]) < metal_attenuation()
 
 
+def test_attenuation_is_that_of_an_independent_table() -> None:
+    # The coefficients of Elam, Ravel and Sieber (2002) at 40, 50, 60, 80 and 100 keV in cm^2/g, for titanium.
+    table = torch.tensor([2.21256, 1.21349, 0.76604, 0.40526, 0.27207], dtype=torch.float64)
+    signal = torch.tensor([0.10, 0.24, 0.29, 0.25, 0.12], dtype=torch.float64)
+    per_mm = 4.506 * table / 10
+    assert metal_attenuation() == pytest.approx(float((signal * per_mm).sum()), rel=1e-3)
+    thickness = torch.tensor([3.0, 12.0], dtype=torch.float64)
+    expected = -torch.log((signal * torch.exp(-per_mm * thickness[:, None])).sum(-1))
+    torch.testing.assert_close(metal_line_integrals(thickness), expected, rtol=1e-3, atol=0)
+
+
 def test_inserts_are_in_the_body() -> None:
     for seed in range(6):
         inserts, body = random_inserts(seed, (96, 96)), random_anatomy(seed, (96, 96), kind="abdomen")

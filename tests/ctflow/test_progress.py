@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from ctflow import progress
-from ctflow.pipeline.blocks import Progress
+from ctflow.pipeline.running import Progress
 
 
 @pytest.fixture
@@ -28,9 +28,20 @@ def test_a_log_gets_a_line_every_ten_seconds(
             clock.seconds = float(second)
             show(Progress(Path("folder/scan.h5"), second / 10, 4))
     assert capsys.readouterr().err.splitlines() == [
-        "scan.h5: 1.1 of 4 slices",
-        "scan.h5: 2.2 of 4 slices",
-        "scan.h5: 3.3 of 4 slices",
+        "scan.h5: 1.1 of 4 slices, 6 a minute, 29 s left",
+        "scan.h5: 2.2 of 4 slices, 6 a minute, 18 s left",
+        "scan.h5: 3.3 of 4 slices, 6 a minute, 7 s left",
+    ]
+
+
+def test_a_log_gets_a_line_for_each_block(capsys: pytest.CaptureFixture[str], clock: SimpleNamespace) -> None:
+    with progress.shown() as show:
+        for second, done, block in ((1, 0.5, None), (2, 1, range(1)), (3, 4, range(1, 4))):
+            clock.seconds = float(second)
+            show(Progress(Path("scan.h5"), done, 400, block))
+    assert capsys.readouterr().err.splitlines() == [
+        "scan.h5: 1 of 400 slices, 30 a minute, 13 min left",
+        "scan.h5: 4 of 400 slices, 105 a minute, 4 min left",
     ]
 
 
@@ -47,7 +58,7 @@ def test_a_terminal_gets_a_bar_for_each_file(monkeypatch: pytest.MonkeyPatch) ->
         show(Progress(Path("b.h5"), 4, 4))
     monkeypatch.undo()
     drawn = terminal.getvalue()
-    assert all(text in drawn for text in ("a.h5", "b.h5", "50%", "100%"))
+    assert all(text in drawn for text in ("a.h5", "b.h5", "2 of 4 slices", "4 of 4 slices"))
 
 
 def test_training_tells_the_mean_loss_since_the_last_line(

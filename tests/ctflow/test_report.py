@@ -75,3 +75,10 @@ def test_pictures_need_no_pyplot(tmp_path: Path) -> None:
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", script, str(tmp_path / "a.png")], check=True)
+
+
+def test_names_of_files_are_no_formulas(images, tmp_path: Path) -> None:
+    title = r"$\frac{a$ <b> $\undefined{$.h5"
+    preview(images, tmp_path / "a.png", unit="$", names=[title] * 5, title=title)
+    comparison({title: images[0]}, images[1], tmp_path / "b.png", unit=title, title=title)
+    assert len(list(tmp_path.iterdir())) == 2

@@ -95,6 +95,12 @@ def serving() -> Iterator[Served]:
                 self.close_connection = True
             self.wfile.write(content[start:end])
 
+        def do_HEAD(self) -> None:
+            content = served.content.get(self.path)
+            self.send_response(404 if content is None else 200)
+            self.send_header("Content-Length", str(len(content or b"")))
+            self.end_headers()
+
         def log_message(self, *arguments: Any) -> None:
             """Say nothing."""
 

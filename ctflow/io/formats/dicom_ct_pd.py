@@ -10,7 +10,8 @@ A folder of DICOM files, a view each, whose private tags hold the geometry (Chen
     (7031,1002) z of it, mm           (7031,1003) its distance from the axis, mm
     (7031,1031) its distance from the detector, mm
     (7031,1033) column and row, from 1, of the ray through axis and focal centre
-    (7033,100B), (7033,100C), (7033,100D) the focal spot's way from the focal centre: rad, mm, mm
+    (7033,100B), (7033,100C), (7033,100D) what is to be added to angle, z and distance of the focal centre to
+                                      come to the focal spot: rad, mm, mm
     (7033,100E) flying focal spot: FFSNONE, FFSZ, FFSXY, FFSXYZ
     (7033,1061) number of spectra     (7033,1065) photons of each column without an object
     (7041,1001) attenuation of water
@@ -39,8 +40,9 @@ from torch import Tensor
 from ctflow.io.dicom import Tag, dicom_dataset, dicom_errors, is_dicom, tag_number, tag_numbers, tag_word
 from ctflow.io.errors import ScanError
 from ctflow.io.fields import checked
+from ctflow.io.flying_spot import with_flying_spot
 from ctflow.io.recording import Recording
-from operators.ct.geometry import Detector, HelicalConeBeam, ImageGrid
+from operators.ct.geometry import ConeBeam, Detector, HelicalConeBeam, ImageGrid
 from operators.noise import NoiseModel, PoissonTransmission
 
 _ROWS = Tag(0x7029, 0x1010, "number of detector rows", "<u2")
@@ -134,7 +136,7 @@ def recording(path: Path, *, angles_unit: str | None = None, photons: float | No
     detector = checked(file, "detector", lambda: _detector(file, first))
     angles = math.pi - np.unwrap([header.phi for header in headers])
     pitch, z_start = _helix(headers, angles, detector.row_pitch * to_axis / to_detector)
-    geometry = checked(
+    helix = checked(
         path,
         "geometry",
         lambda: HelicalConeBeam(
@@ -146,7 +148,12 @@ def recording(path: Path, *, angles_unit: str | None = None, photons: float | No
             z_start=z_start,
         ),
     )
-    spot = _flying_spot(file, first, headers, assumed)
+    shifts = np.array([header.spot for header in headers])
+    rays: HelicalConeBeam | ConeBeam = helix
+    if shifts.any():
+        turn, climb, retreat = shifts.T
+        rays = checked(path, "focal spot", lambda: with_flying_spot(helix, -turn, climb, retreat))
+    spot = _flying_spot(file, first, helix, shifts, assumed)
     shape = (detector.rows or 1, detector.bins)
     in_file = _photons(file, first, detector.bins)
     if in_file is None and photons is None:
@@ -154,17 +161,18 @@ def recording(path: Path, *, angles_unit: str | None = None, photons: float | No
         missing.append("photon statistics")
         assumed.append(f"photons: {_ASSUMED_PHOTONS:g} a bin; pass photons= for another noise")
     usual = float(np.median(in_file)) if photons is None else photons  # type: ignore[arg-type]
-    grid = _grid(geometry, first)
+    with dicom_errors(file):
+        grid, about = _grid(helix, first), _about(file, first)
     ordered = tuple(header.file for header in headers)
     return Recording(
         format="DICOM-CT-PD",
         slices=grid.shape[0],
-        geometry=geometry,
+        geometry=rays,
         grid=grid,
         unit="1/mm",
         read=_Read(ordered, shape, photons),
         noise=f"Poisson, about {usual:.4g} photons a bin",
-        metadata={**spot, **_about(file, first)},
+        metadata={**spot, **about},
         files=ordered,
         assumed=tuple(assumed),
         missing=tuple(missing),
@@ -254,16 +262,17 @@ def _helix(headers: list[_Header], angles: NDArray[np.float64], row: float) -> t
     return pitch, z_start
 
 
-def _flying_spot(file: Path, data: Any, headers: list[_Header], assumed: list[str]) -> dict[str, Any]:
-    """Return mode and largest ways of the focal spot, for the record."""
+def _flying_spot(
+    file: Path, data: Any, helix: HelicalConeBeam, shifts: NDArray[np.float64], assumed: list[str]
+) -> dict[str, Any]:
+    """Return the climb a turn, and mode and largest ways of the focal spot, for the record."""
     mode = tag_word(file, data, _SPOT_MODE) or "not stated"
-    shifts = np.abs([header.spot for header in headers]).max(axis=0)
-    shifts[0] *= headers[0].to_axis
-    if shifts.any():
-        way = ", ".join(f"{way:.3g} mm in {name}" for name, way in zip(_SPOT, shifts, strict=True) if way)
-        assumed.append(f"flying focal spot ({mode}): at rest in its middle; it moves by up to {way}")
-    ways = {f"focal_spot_{name}_mm": float(way) for name, way in zip(_SPOT, shifts, strict=True)}
-    return {"flying_focal_spot": mode, **ways}
+    ways = np.abs(shifts).max(axis=0) * (helix.source_to_axis, 1, 1)
+    if ways.any() and helix.detector.curved:
+        way = ", ".join(f"{way:.3g} mm in {name}" for name, way in zip(_SPOT, ways, strict=True) if way)
+        assumed.append(f"flying focal spot ({mode}), up to {way}: the detector's arc is taken as around it")
+    largest = {f"focal_spot_{name}_mm": float(way) for name, way in zip(_SPOT, ways, strict=True)}
+    return {"mm_per_turn": helix.pitch, "flying_focal_spot": mode, **largest}
 
 
 def _about(file: Path, data: Any) -> dict[str, Any]:
@@ -311,12 +320,16 @@ def _photons(file: Path, data: Any, columns: int) -> NDArray[np.float32] | None:
 def _line_integrals(file: Path, data: Any, shape: tuple[int, int]) -> NDArray[np.float32]:
     """Return one view (rows, columns), rows turned round so that they follow z."""
     with dicom_errors(file):
+        sizes = [int(data[name].value) for name in ("Rows", "Columns")]
+        frames, samples = (int(data.get(name) or 1) for name in ("NumberOfFrames", "SamplesPerPixel"))
+    # Before pixels are unpacked: a small file may declare many.
+    if sorted(sizes) != sorted(shape) or (frames, samples) != (1, 1):
+        declared = f"{frames} x {samples} images of {sizes[0]} x {sizes[1]}"
+        expected = f"one of {shape[0]} rows of {shape[1]} columns, or turned"
+        raise ScanError(file, "pixel data", found=declared, expected=expected)
+    with dicom_errors(file):
         stored = np.asarray(data.pixel_array)
-    if stored.shape == shape[::-1]:
-        stored = stored.T
-    if stored.shape != shape:
-        expected = f"{shape[0]} rows of {shape[1]} columns, or turned"
-        raise ScanError(file, "pixel data", found=f"shape {stored.shape}", expected=expected)
+        stored = stored if stored.shape == shape else stored.T.reshape(shape)
     scale = []
     for name in ("RescaleSlope", "RescaleIntercept"):
         with dicom_errors(file):

@@ -25,7 +25,7 @@ from ctflow.io.counts import (
     photons_a_bin,
 )
 from ctflow.io.errors import ScanError
-from ctflow.io.fields import check_finite, check_slice_size, dataset, find, numbers, opened, text
+from ctflow.io.fields import check_finite, check_slice_size, dataset, find, numbers, opened, text, values_of
 from ctflow.io.lengths import pixel_length, radians
 from ctflow.io.recording import Recording
 from operators.ct.corrections import flat_field, open_beam_counts
@@ -149,7 +149,7 @@ def _rows(file: h5py.File, name: str, start: int, stop: int) -> NDArray[np.float
     (theta, y, x), _ = _axes(file, name)
     chosen = [slice(None)] * 3
     chosen[y] = slice(start, stop)
-    block = file[name][tuple(chosen)].transpose(y, theta, x)
+    block = values_of(dataset(file, name, ndim=3), tuple(chosen)).transpose(y, theta, x)
     return np.ascontiguousarray(block, dtype=np.float32)
 
 

@@ -146,7 +146,7 @@ def _candidates(path: Path) -> dict[str, tuple[int, ...]]:
     return {
         name: shape
         for name, shape in found.items()
-        if _COUNTS.fullmatch(name) or name == "sinogram" or (name == "m" and "A" in found)
+        if shape and (_COUNTS.fullmatch(name) or name == "sinogram" or (name == "m" and "A" in found))
     }
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ctflow.io.errors import ScanError
-from ctflow.io.fields import check_finite, dataset, find, opened
+from ctflow.io.fields import check_finite, dataset, find, opened, values_of
 from ctflow.io.recording import Recording, noise_in_words
 from operators.ct.geometry import Detector, ImageGrid, ParallelBeam
 from operators.noise import NoiseModel, PoissonTransmission
@@ -37,7 +37,8 @@ class _Read:
 
     def __call__(self, start: int, stop: int, views: NDArray[np.intp]) -> tuple[Tensor, NoiseModel]:
         with opened(self.path) as file:
-            stored = _stored(file, _MEASUREMENTS)[start:stop].astype(np.float32, copy=False)
+            stored = values_of(_stored(file, _MEASUREMENTS), slice(start, stop))
+        stored = stored.astype(np.float32, copy=False)
         check_finite(self.path, "/data", stored, start)
         chosen = stored if len(views) == _VIEWS else stored[:, views]
         return torch.from_numpy(chosen * np.float32(_LARGEST_ATTENUATION)), _noise(self.photons)
@@ -93,7 +94,7 @@ def read_ground_truth(path: str | Path, start: int = 0, stop: int | None = None)
             raise ScanError(
                 path, "slices", found=f"{start}:{end}", expected=f"a range within 0:{len(stored)}"
             )
-        images = stored[start:end].astype(np.float32, copy=False)
+        images = values_of(stored, slice(start, end)).astype(np.float32, copy=False)
     check_finite(path, "/data", images, start)
     return torch.from_numpy(images * np.float32(_LARGEST_ATTENUATION / 1000))
 

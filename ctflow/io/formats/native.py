@@ -49,6 +49,7 @@ from ctflow.io.fields import (
     find,
     opened,
     text,
+    values_of,
 )
 from ctflow.io.geometries import (
     GivenByVectors,
@@ -81,9 +82,9 @@ class _Read:
         with opened(self.path) as file:
             stored = dataset(file, "/measurement", ndim=3)
             if self.volume:
-                measurement = stored[()] if len(views) == len(stored) else stored[views]
+                measurement = values_of(stored, () if len(views) == len(stored) else views)
             else:
-                measurement = stored[slices]
+                measurement = values_of(stored, slices)
                 if len(views) != stored.shape[1]:
                     measurement = measurement[:, views]
             noise = _noise(file, stored.shape, None if self.volume else slices, views)
@@ -99,7 +100,8 @@ class _ReadTruth:
 
     def __call__(self, start: int, stop: int) -> Tensor:
         with opened(self.path) as file:
-            images = dataset(file, "/truth", ndim=3)[start:stop].astype(np.float32, copy=False)
+            images = values_of(dataset(file, "/truth", ndim=3), slice(start, stop))
+        images = images.astype(np.float32, copy=False)
         check_finite(self.path, "/truth", images, start)
         return torch.from_numpy(images)
 
@@ -260,7 +262,7 @@ def _parameter(
         expected = f"a number, or a shape that broadcasts against {measured}"
         raise ScanError(file.filename, name, found=f"shape {shape}", expected=expected)
     by_slice = slices is not None and len(shape) == 3 and shape[0] == measured[0]
-    value = np.asarray(stored[slices] if by_slice else stored[()], dtype=np.float64)
+    value = np.asarray(values_of(stored, slices if by_slice else ()), dtype=np.float64)
     if not np.isfinite(value).all():
         raise ScanError(file.filename, name, found="NaN or infinity", expected="finite numbers")
     if value.ndim == 0:

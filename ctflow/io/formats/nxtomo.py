@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import h5py
@@ -33,7 +34,17 @@ from ctflow.io.counts import (
     photons_a_bin,
 )
 from ctflow.io.errors import ScanError
-from ctflow.io.fields import check_finite, check_slice_size, dataset, find, numbers, opened, scalar, text
+from ctflow.io.fields import (
+    check_finite,
+    check_slice_size,
+    dataset,
+    find,
+    numbers,
+    opened,
+    scalar,
+    text,
+    values_of,
+)
 from ctflow.io.lengths import pixel_length, radians
 from ctflow.io.recording import Recording
 from operators.ct.corrections import flat_field, normalise_beam, open_beam_counts
@@ -41,7 +52,7 @@ from operators.ct.geometry import Detector, ImageGrid, ParallelBeam
 from operators.noise import NoiseModel
 
 _PROJECTION, _FLAT, _DARK, _INVALID, _ALIGNMENT = 0, 1, 2, 3, -1
-_DEEPEST_ENTRY = 3
+_DEEPEST_ENTRY, _MOST_GROUPS = 3, 10_000
 # Frames in between that are read along.
 _LARGEST_GAP = 32
 
@@ -156,7 +167,8 @@ def recording(path: Path, *, angles_unit: str | None = None, photons: float | No
 
 def _entries(file: h5py.File) -> list[str]:
     """Return the groups that call themselves NXtomo, down to the third level."""
-    return [name for name in _groups(file, "", 0) if text(find(file, f"{name}/definition")) == "NXtomo"]
+    groups = islice(_groups(file, "", 0), _MOST_GROUPS)
+    return [name for name in groups if text(find(file, f"{name}/definition")) == "NXtomo"]
 
 
 def _groups(file: h5py.File, name: str, depth: int) -> Iterator[str]:
@@ -215,7 +227,10 @@ def _rows(file: h5py.File, name: str, frames: NDArray[np.intp], start: int, stop
     stored = dataset(file, name, ndim=3)
     # Ranges, and a choice in memory: HDF5 is slow at long lists of indices.
     runs = np.split(frames, np.flatnonzero(np.diff(frames) > _LARGEST_GAP) + 1)
-    blocks = [stored[int(run[0]) : int(run[-1]) + 1, start:stop][run - run[0]] for run in runs]
+    blocks = [
+        values_of(stored, (slice(int(run[0]), int(run[-1]) + 1), slice(start, stop)))[run - run[0]]
+        for run in runs
+    ]
     values = np.ascontiguousarray(np.concatenate(blocks).transpose(1, 0, 2), dtype=np.float32)
     check_finite(file.filename, name, values, start)
     return torch.from_numpy(values)

@@ -14,6 +14,7 @@ bins, exactly. The image is the authors' 1024 x 1024, pixel by pixel.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -195,36 +196,45 @@ def _summed(rows: NDArray[np.float32]) -> Tensor:
 
 def _image(file: Path, rows: int, index: int) -> NDArray[np.float32]:
     """Return a TIFF as float32 (rows, raw bins), checked to be finite."""
-    with _as_scan_errors(file):
-        from tifffile import imread
-
-        stored = np.atleast_2d(imread(file))
-    _must_be(file, stored.shape, stored.dtype, (rows, _RAW_BINS))
-    values = np.ascontiguousarray(stored, dtype=np.float32)
+    values = _real_image(file, (rows, _RAW_BINS))
     check_finite(file, "image", values[None], index)
     return values
 
 
 def _check_layout(file: Path) -> None:
     """Refuse a sinogram of another shape by what its file says, without reading the numbers."""
+    with _page(file, (_VIEWS + 1, _RAW_BINS)):
+        pass
+
+
+def _real_image(file: Path, shape: tuple[int, int]) -> NDArray[np.float32]:
+    """Return the only page of a TIFF file as float32, once it is known to be of a shape."""
+    with _page(file, shape) as page:
+        return np.ascontiguousarray(np.reshape(page.asarray(), shape), dtype=np.float32)
+
+
+@contextmanager
+def _page(file: Path, expected: tuple[int, int]) -> Iterator[Any]:
+    """Open the only page of a TIFF file, which has to be of a shape."""
     with _as_scan_errors(file):
         from tifffile import TiffFile
 
+        # Pages, not series: those may lie in other files, which some kinds of TIFF name.
         with TiffFile(file) as content:
-            stored = content.series[0]
-            shape, dtype = tuple(stored.shape), np.dtype(stored.dtype)
-    _must_be(file, shape, dtype, (_VIEWS + 1, _RAW_BINS))
-
-
-def _must_be(file: Path, shape: tuple[int, ...], dtype: np.dtype[Any], expected: tuple[int, int]) -> None:
-    if shape != expected or dtype.kind not in "iuf":
-        found = f"{dtype} of shape {shape}"
-        raise ScanError(file, "image", found=found, expected=f"real numbers of shape {expected}")
+            page, pages = content.pages[0], len(content.pages)
+            shape, dtype = tuple(page.shape), np.dtype(page.dtype or np.void)
+            flat = shape if len(shape) == 2 else (1, *shape)
+            if pages != 1 or flat != expected or dtype.kind not in "iuf":
+                found = f"{dtype} of shape {shape if pages == 1 else (pages, *shape)}"
+                raise ScanError(file, "image", found=found, expected=f"real numbers of shape {expected}")
+            yield page
 
 
 @contextmanager
 def _as_scan_errors(file: Path) -> Iterator[None]:
-    """What tifffile raises for a damaged file becomes a ScanError."""
+    """What tifffile raises, and does not only log, for a damaged file becomes a ScanError."""
+    log = logging.getLogger("tifffile")
+    silent, log.disabled = log.disabled, True
     try:
         yield
     except (ImportError, ScanError):
@@ -233,6 +243,8 @@ def _as_scan_errors(file: Path) -> Iterator[None]:
         # tifffile answers damage with nearly any of Python's errors, depending on where it strikes.
         found = f"a truncated or damaged file ({error})"
         raise ScanError(file, "image", found=found, expected="a readable TIFF file") from error
+    finally:
+        log.disabled = silent
 
 
 def read_reconstruction(file: str | Path) -> Tensor:
@@ -248,11 +260,6 @@ def read_reconstruction(file: str | Path) -> Tensor:
     file = Path(file)
     if not file.is_file():
         raise ScanError(file, "file", found="nothing", expected="a TIFF file")
-    with _as_scan_errors(file):
-        from tifffile import imread
-
-        stored = imread(file)
-    _must_be(file, stored.shape, stored.dtype, (_SIZE, _SIZE))
-    values = np.ascontiguousarray(stored, dtype=np.float32)
+    values = _real_image(file, (_SIZE, _SIZE))
     check_finite(file, "image", values[None], 0)
     return torch.from_numpy(values / np.float32(_PIXEL))

@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 
 from operators.ct.geometry import FanBeam, Float64Array
 
+# The longest cycle of places that a flying focal spot goes through, in views.
+_FLYING = 4
+
 
 def angular_weights(angles: Float64Array, period: float = math.pi) -> Float64Array:
     """Return the part of a period that each view stands for, in radians, shape (views,).
@@ -103,7 +106,11 @@ def ray_weights(geometry: FanBeam) -> Float64Array:
 
 
 def _drift(angles: Float64Array, radius: Float64Array) -> Float64Array:
-    """Return how fast the distance of the source from the axis grows with the angle, in mm/radian."""
+    """Return how fast the distance of the source from the axis grows with the angle, in mm/radian.
+
+    A focal spot that flies to and fro goes through two or four places in turn: each is on an orbit of its
+    own, and what counts is how fast they grow together.
+    """
     order, gaps, _ = _gaps(angles, 2 * math.pi)
     begin = order[(int(np.argmax(gaps)) + 1) % order.size]
     since = np.mod(angles - angles[begin], 2 * math.pi)
@@ -112,4 +119,8 @@ def _drift(angles: Float64Array, radius: Float64Array) -> Float64Array:
     if turned.size < 3:
         return np.zeros(radius.size)
     mean = np.bincount(where, radius) / number
-    return np.gradient(mean, turned)[where]
+    together = min(_FLYING, turned.size - 2)
+    angle, distance = (
+        np.convolve(values, np.full(together, 1 / together), "valid") for values in (turned, mean)
+    )
+    return np.interp(turned, angle, np.gradient(distance, angle))[where]

@@ -2,6 +2,7 @@
 
 from operators.ct.geometry.checks import Float64Array
 from operators.ct.geometry.cone import ConeBeam
+from operators.ct.geometry.coverage import missing_arc
 from operators.ct.geometry.detector import Detector
 from operators.ct.geometry.fan import FanBeam
 from operators.ct.geometry.grid import ImageGrid
@@ -22,6 +23,7 @@ __all__ = [
     "ImageGrid",
     "ParallelBeam",
     "ParallelBeam3D",
+    "missing_arc",
     "require_sources_outside",
     "truncated",
 ]

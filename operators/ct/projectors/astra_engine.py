@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from typing import Any
 
@@ -63,10 +64,19 @@ class AstraProjector:
         return self._run(sinograms, self.grid.shape, "direct_BP")
 
     def working_memory(self, images: int, device: torch.device, itemsize: int) -> tuple[int, int, int]:
-        """Return zeros: on a CPU ASTRA computes in the memory of input and output."""
-        if device.type != "cpu":
-            raise ValueError(f'projector "astra": what ASTRA takes on {device.type} is not known')
-        return 0, 0, 0
+        """Nothing on a CPU, where ASTRA computes in the memory of input and output.
+
+        On CUDA it copies what it reads into a texture, which torch does not count: a batch of parallel
+        images, or one fan after the other. That is what its sources allocate, and was not measured.
+        """
+        if device.type == "cpu":
+            return 0, 0, 0
+        together = itemsize * (images if isinstance(self.geometry, ParallelBeam) else 1)
+        return (
+            together * math.prod(self.grid.shape),
+            together * math.prod(self.geometry.sinogram_shape),
+            0,
+        )
 
     def _run(self, batch: Tensor, shape: tuple[int, ...], direction: str) -> Tensor:
         require_single(batch)

@@ -140,7 +140,7 @@ def test_errors() -> None:
         prior.integrate(torch.zeros(1, 2), method="leap")  # type: ignore[arg-type]
 
 
-def test_many_large_images_go_through_the_network_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_large_images_go_through_the_network_in_parts() -> None:
     sizes: list[int] = []
 
     def network(x: Tensor, t: Tensor) -> Tensor:
@@ -152,7 +152,7 @@ def test_many_large_images_go_through_the_network_in_parts(monkeypatch: pytest.M
     times = torch.tensor([0.2, 0.6])
     with torch.no_grad():
         whole = prior.velocity(volumes, times)
-        monkeypatch.setattr("ctflow.flows.prior._PIXELS_AT_ONCE", 4 * 24)
+        prior.pixels_at_once = 4 * 24
         with metered() as meter:
             parts = prior.velocity(volumes, times)
     assert torch.equal(parts, whole)

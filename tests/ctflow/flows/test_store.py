@@ -11,6 +11,8 @@ import torch
 from ctflow.flows.path import AffinePath
 from ctflow.flows.prior import FlowPrior
 from ctflow.flows.store import bundled_priors, load_prior, save_prior
+from ctflow.mr_phantoms import random_mr_anatomy
+from ctflow.phantoms import HELD_OUT
 from ctflow.representation import Representation
 from tests.ctflow.flows.test_network import TINY, tiny
 
@@ -60,6 +62,9 @@ def test_bad_files(tmp_path: Path) -> None:
         ("path", {"name": "bent"}, "path: expected a prior's settings"),
         ("network", {"sizes": 3}, "network: expected a prior's settings"),
         ("network", {"widths": [8]}, "expected this network's weights"),
+        ("network", {"widths": [2**40, 2**40]}, "expected this network's weights"),
+        ("network", {"layers": 10**9}, "expected this network's weights"),
+        ("network", {"layers": 1.5}, "expected this network's weights"),
     ):
         (tmp_path / "mine.json").write_text(json.dumps(settings | {field: value}))
         with pytest.raises(ValueError, match=message):
@@ -77,3 +82,17 @@ def test_only_velocity_networks_are_saved(tmp_path: Path) -> None:
     other = FlowPrior(lambda x, t: x, AffinePath.linear(), Representation())
     with pytest.raises(ValueError, match="expected a VelocityNetwork, found function"):
         save_prior(other, tmp_path / "other")
+
+
+def test_the_bundled_prior_of_complex_images_knows_a_head_from_noise() -> None:
+    prior = load_prior("mr-small")
+    assert prior.representation.complex
+    image = random_mr_anatomy(HELD_OUT, (64, 64), kind="brain")
+    clean = torch.stack((image.real, image.imag))[None]
+    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
+    for t in (0.4, 0.8):
+        noisy = prior.path.interpolate(noise, clean, t)
+        error = (prior.destination(noisy, t) - clean).square().mean()
+        # A Wiener filter for white images of this power is what the network starts from.
+        power, spread = clean.square().mean(), ((1 - t) / t) ** 2
+        assert float(error) < 0.5 * float(power * spread / (power + spread))

@@ -46,23 +46,28 @@ def dxchange_scan() -> RayTransform:
     return RayTransform(ParallelBeam(angles, detector), ImageGrid((BINS, BINS), PITCH))
 
 
-def write_dxchange(path: Path, edit: Edit | None = None, *, noise: bool = False) -> Tensor:
+def write_dxchange(
+    path: Path, edit: Edit | None = None, *, noise: bool = False, slices: int | None = None
+) -> Tensor:
     """Write counts, flats, darks, angles in degrees and a pixel size; the clean line integrals.
 
     Flats differ from bin to bin, the dark field is 100, one photon gives 0.5 counts; `edit` changes the
-    file before it is closed.
+    file before it is closed. Of other numbers of `slices` than the body has, its own are repeated.
     """
     line_integrals = dxchange_scan()(body())  # (rows, views, bins)
+    if slices is not None:
+        line_integrals = line_integrals.repeat(-(-slices // ROWS), 1, 1)[:slices]
+    rows = len(line_integrals)
     random = np.random.default_rng(0)
     beam = 4e4 * (1 + 0.1 * np.sin(np.arange(BINS)))  # photons
     expected = beam * np.exp(-line_integrals.numpy().astype(np.float64)).transpose(1, 0, 2)
-    frames = np.broadcast_to(beam, (10, ROWS, BINS))
+    frames = np.broadcast_to(beam, (10, rows, BINS))
     if noise:
         expected, frames = random.poisson(expected), random.poisson(frames)
     with h5py.File(path, "w") as file:
         file["/exchange/data"] = (0.5 * expected + 100).astype(np.float32)
         file["/exchange/data_white"] = (0.5 * frames + 100).astype(np.float32)
-        file["/exchange/data_dark"] = np.full((4, ROWS, BINS), 100, np.float32)
+        file["/exchange/data_dark"] = np.full((4, rows, BINS), 100, np.float32)
         file["/exchange/theta"] = np.linspace(0, 180, VIEWS)
         file["/exchange/theta"].attrs["units"] = "degrees"
         file["/exchange/title"] = "a test body"

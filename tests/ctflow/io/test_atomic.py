@@ -11,7 +11,7 @@ from pathlib import Path
 import h5py
 import pytest
 
-from ctflow.io.atomic import check_writable, replacing
+from ctflow.io.atomic import check_writable, replacing, replacing_folder
 from ctflow.io.errors import OutputError
 
 
@@ -110,3 +110,51 @@ def test_what_cannot_be_written_is_said_before(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(Path, "touch", refuse)
     with pytest.raises(OutputError, match=r"b\.h5: cannot write here \(Permission denied\)"):
         check_writable(tmp_path / "b.h5")
+
+
+def test_a_folder_appears_at_the_end(tmp_path: Path) -> None:
+    target = tmp_path / "series"
+    target.mkdir()  # an empty one may be there
+    with replacing_folder(target) as folder:
+        (folder / "a.dcm").write_text("1")
+        assert names(target) == []
+    assert (names(tmp_path), names(target)) == (["series"], ["a.dcm"])
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt, OSError])
+def test_a_failure_leaves_the_old_folder(tmp_path: Path, error: type[BaseException]) -> None:
+    target = tmp_path / "series"
+    with replacing_folder(target) as folder:
+        (folder / "a.dcm").write_text("1")
+
+    def fail() -> None:
+        with replacing_folder(target, overwrite=True) as folder:
+            (folder / "b.dcm").write_text("2")
+            raise error
+
+    with pytest.raises(OutputError if error is OSError else error):
+        fail()
+    assert (names(tmp_path), names(target)) == (["series"], ["a.dcm"])
+
+
+def test_folders_are_replaced_whole_and_only_if_they_are_ours(tmp_path: Path) -> None:
+    target = tmp_path / "series"
+    for name, overwrite in (("a.dcm", False), ("b.dcm", True)):
+        with replacing_folder(target, overwrite, ours="*.dcm") as folder:
+            (folder / name).write_text("1")
+    assert (names(tmp_path), names(target)) == (["series"], ["b.dcm"])
+    (target / "notes.txt").write_text("words")
+    for overwrite, message in (
+        (False, "exists already"),
+        (True, r"nothing but \*\.dcm to replace, found notes"),
+    ):
+        with pytest.raises(OutputError, match=message), replacing_folder(target, overwrite, ours="*.dcm"):
+            pass
+    with (
+        pytest.raises(OutputError, match="the name of a folder to write, found a file"),
+        replacing_folder(target / "b.dcm", overwrite=True),
+    ):
+        pass
+    with pytest.raises(OutputError, match="does not exist"), replacing_folder(tmp_path / "none" / "series"):
+        pass
+    assert names(target) == ["b.dcm", "notes.txt"]

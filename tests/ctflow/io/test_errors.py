@@ -36,3 +36,11 @@ def test_angle_units() -> None:
         *["radians"] * 2,
         None,
     ]
+
+
+def test_what_a_file_says_is_one_short_line_that_a_terminal_does_not_obey() -> None:
+    error = ScanError("a.h5", "\x1b[2J", found="\x1b]0;title\x07\r\n\u202e" + "x" * 1000, expected="\u00b5m")
+    assert str(error).isprintable()
+    assert str(error).startswith(r"a.h5: \x1b[2J: expected µm, found \x1b]0;title\x07 \u202exxx")
+    assert str(error).endswith("xxx...")
+    assert len(str(error)) < 400

@@ -14,54 +14,17 @@ from ctflow.io.fields import (
     check_finite,
     check_slice_size,
     dataset,
-    find,
     numbers,
     opened,
     scalar,
     text,
+    values_of,
 )
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "file.h5"
-
-
-def test_links_inside_the_file_are_followed(path: Path) -> None:
-    with h5py.File(path, "w") as file:
-        file["/group/data"] = np.arange(3.0)
-        file["/absolute"] = h5py.SoftLink("/group/data")
-        file["/group/relative"] = h5py.SoftLink("data")
-        file["/twice"] = h5py.SoftLink("/absolute")
-        file["/folder"] = h5py.SoftLink("/group")
-        file["/dangling"] = h5py.SoftLink("/nowhere")
-        for name in ("/absolute", "/group/relative", "/twice", "/folder/data", "group//data"):
-            assert numbers(file, name).tolist() == [0, 1, 2], name
-        assert find(file, "/dangling") is None
-        assert find(file, "/group/data/deeper") is None
-
-
-def test_links_in_a_circle(path: Path) -> None:
-    with h5py.File(path, "w") as file:
-        file["/a"], file["/b"] = h5py.SoftLink("/b"), h5py.SoftLink("/a")
-        with pytest.raises(ScanError, match=r"/a: expected .*, found soft links in a circle"):
-            find(file, "/a")
-
-
-def test_nothing_is_read_from_other_files(path: Path, tmp_path: Path) -> None:
-    with h5py.File(tmp_path / "other.h5", "w") as other:
-        other["secret"] = np.ones(3)
-    (tmp_path / "raw").write_bytes(np.ones(3).tobytes())
-    layout = h5py.VirtualLayout((3,), np.float64)
-    layout[:] = h5py.VirtualSource("other.h5", "secret", (3,))
-    with h5py.File(path, "w") as file:
-        file["link"] = h5py.ExternalLink("other.h5", "/secret")
-        file.create_dataset("raw", (3,), np.float64, external=[(str(tmp_path / "raw"), 0, 24)])
-        file.create_virtual_dataset("virtual", layout)
-    with h5py.File(path) as file:
-        for name, found in (("link", "a link to"), ("raw", "data stored in"), ("virtual", "data stored in")):
-            with pytest.raises(ScanError, match=f"{name}: expected data in this file, found {found} another"):
-                find(file, name)
 
 
 def test_datasets(path: Path) -> None:
@@ -117,6 +80,42 @@ def test_an_absurd_slice_is_refused_before_memory_is_asked_for(path: Path) -> No
         check_slice_size(file, "/data", 2**15, 2**16)
         with pytest.raises(ScanError, match=r"found 32768 x 65537 numbers a slice"):
             check_slice_size(file, "/data", 2**15, 2**16 + 1)
+
+
+def test_declared_sizes_are_checked_before_memory_is_asked_for(path: Path) -> None:
+    with h5py.File(path, "w") as file:
+        file.create_dataset("bomb", (4, 30_000, 30_000), np.float32, chunks=(1, 100, 100))
+        file.create_dataset("vast", (2**40,), np.uint8, chunks=(2**20,))
+        file["text"] = np.zeros((), "S2000000")
+        assert values_of(file["bomb"], (0, slice(0, 100), slice(0, 2))).shape == (100, 2)
+        with pytest.raises(
+            ScanError, match=r"/bomb: expected as many data as declared, found shape \(4, .* 0 bytes"
+        ):
+            values_of(file["bomb"], slice(0, 1))
+        with pytest.raises(ScanError, match="/vast: expected as many data as declared"):
+            values_of(file["vast"])
+        assert text(file["text"]) is None
+
+
+def test_what_does_not_fit_into_memory(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with h5py.File(path, "w") as file:
+        file.create_dataset("data", data=np.zeros((2, 5000, 5000), np.float32), compression="gzip")
+        monkeypatch.setattr("os.sysconf", {"SC_PAGE_SIZE": 2**10, "SC_PHYS_PAGES": 2**10}.__getitem__)
+        with pytest.raises(
+            ScanError, match=r"/data: expected what fits into 0\.0 GiB of memory, found 0\.1 GiB"
+        ):
+            values_of(file["data"], (slice(0, 1), [0, 4], slice(0, 5000))[:1])
+        assert values_of(file["data"], (slice(0, 1), [0, 4])).shape == (1, 2, 5000)
+
+
+@pytest.mark.parametrize(
+    "error", [OSError("a"), KeyError("a"), TypeError("a"), ValueError("a"), OverflowError("a"), MemoryError()]
+)
+def test_every_error_of_hdf5_becomes_one_line(path: Path, error: Exception) -> None:
+    with h5py.File(path, "w") as file:
+        file["a"] = 1
+    with pytest.raises(ScanError, match="expected a readable HDF5 file, found a truncated"), opened(path):
+        raise error
 
 
 def test_finite_values_whose_sum_overflows() -> None:

@@ -198,7 +198,7 @@ def test_without_darks_they_are_zero(path: Path) -> None:
         ),
         (
             both(without(DATA), lambda file: file.__setitem__(DATA, h5py.ExternalLink("raw.h5", "/data"))),
-            "detector/data: expected data in this file, found a link to another file, raw.h5",
+            "detector/data: expected data that are there, found a link to another file, raw.h5",
         ),
         (replaced(f"{ENTRY}/definition", lambda old: "NXsas"), "format: expected one of the formats"),
     ],

@@ -103,6 +103,17 @@ def test_a_description_is_plain_data(path: Path) -> None:
     assert described["problems"] == []
 
 
+def test_angles_that_are_missing_are_said(path: Path) -> None:
+    some = SCAN.subset(range(9))
+    write_scan(path, some(torch.rand(1, 8, 10)), some.geometry, SCAN.grid, GaussianNoise(0.1), overwrite=True)
+    problems = open_scan(path).describe()["problems"]
+    assert problems == []  # a gap of four steps may be that of a coarse scan
+    some = SCAN.subset(range(6))
+    write_scan(path, some(torch.rand(1, 8, 10)), some.geometry, SCAN.grid, GaussianNoise(0.1), overwrite=True)
+    problems = open_scan(path).describe()["problems"]
+    assert problems == ["angles: 75 degrees too few to measure every line through the image"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -129,7 +140,7 @@ def test_files_that_are_no_scans(path: Path, tmp_path: Path) -> None:
         open_scan(tmp_path)
     (tmp_path / "text.h5").write_text("a text")
     with pytest.raises(
-        ScanError, match=r"expected an HDF5 or MATLAB file, .*, found 6 bytes of something else"
+        ScanError, match=r"expected an HDF5, MATLAB or BART file, .*, found 6 bytes of something else"
     ):
         open_scan(tmp_path / "text.h5")
     (tmp_path / "1.dcm").write_bytes(bytes(128) + b"DICM")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -22,7 +23,7 @@ def config(tmp_path: Path) -> Path:
 
 def test_defaults() -> None:
     job = load_job(None, GIVEN)
-    assert (job.solver, job.prior_name, job.seed, job.batch) == ("flower", "ct-small", 0, 4)
+    assert (job.solver, job.prior_name(), job.seed, job.batch) == ("flower", "ct-small", 0, None)
     assert job.reading() == {}
 
 
@@ -33,7 +34,7 @@ def test_settings_file(config: Path) -> None:
     assert job.settings == {"weight": 0.1, "iterations": 30}
     assert job.slices == "10:14"  # plain YAML reads a number in base 60
     assert job.reading() == {"views": 45, "centre": 318.5, "angles_unit": "degrees"}
-    assert job.prior_name is None
+    assert job.prior_name() is None
 
 
 def test_command_line_wins_and_settings_merge(config: Path) -> None:
@@ -136,3 +137,18 @@ def test_parse_slices_errors() -> None:
     for text in ("", "a", "1:2:3", "x:2"):
         with pytest.raises(ValueError, match="expected a:b or a number"):
             parse_slices(text)
+
+
+def test_samples_go_to_solvers_that_draw(tmp_path: Path) -> None:
+    def settings(**values: Any) -> dict[str, Any]:
+        return load_job(None, {"files": ["a.h5"], "output": "b.h5", "samples": 8, **values}).solver_settings
+
+    assert settings() == {"sample": True, "samples": 8}
+    assert settings(settings={"sample": "no"}) == {"sample": "no", "samples": 8}
+    assert settings(solver="dds") == {"samples": 8}
+    with pytest.raises(ValueError, match="samples: tv gives one image for a measurement; these draw: flower"):
+        settings(solver="tv")
+    with pytest.raises(ValueError, match="samples: expected greater than or equal to 2, found 1"):
+        settings(samples=1)
+    with pytest.raises(ValueError, match="no solver 'flowr'; did you mean 'flower'"):
+        settings(solver="flowr")

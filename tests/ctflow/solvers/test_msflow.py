@@ -9,7 +9,10 @@ import torch
 from torch import Tensor
 
 from ctflow.flows.analytic import GaussianFlow
+from ctflow.problem import InverseProblem
 from ctflow.solvers import MSFlow
+from operators.linear import Matrix
+from operators.noise import GaussianNoise
 from tests.ctflow.solvers.exact import (
     DATA,
     EYE,
@@ -95,6 +98,27 @@ def test_without_a_jacobian_the_limit_lies_elsewhere_unless_the_covariance_is_un
         assert torch.allclose(limit, posterior(covariance)[0], atol=0.05) == right
 
 
+def test_the_discrepancy_principle_explains_the_data_to_their_noise() -> None:
+    """Of a prior far narrower than the noise, which the identity for a Jacobian would let follow it."""
+    generator = torch.Generator().manual_seed(4)
+    matrix = torch.randn(60, 60, generator=generator, dtype=torch.float64) / 60**0.5
+    truth = 0.1 * torch.randn(60, generator=generator, dtype=torch.float64)
+    y = matrix @ truth + 0.15 * torch.randn(2, 60, generator=generator, dtype=torch.float64)
+    posed = InverseProblem(Matrix(matrix), y, GaussianNoise(0.15))
+    prior = GaussianFlow(torch.zeros(60).double(), 0.01 * torch.eye(60).double())
+    settings: dict[str, Any] = {"regulariser": "quadratic", "relaxation": 0.5}
+    fixed, adapted = (
+        MSFlow(regularisation=weight, **settings)(posed, prior, generator=torch.Generator().manual_seed(0))
+        for weight in (1.0, None)
+    )
+    fits = [posed.data_fit(found.image) for found in (fixed, adapted)]
+    assert bool((fits[0] < 0.85).all())
+    assert torch.allclose(fits[1], torch.ones(2).double(), atol=0.05)
+    assert bool((adapted.details["regularisation"] > 2).all())
+    errors = [(found.image - truth).square().sum(-1) for found in (fixed, adapted)]
+    assert bool((errors[1] < errors[0]).all())
+
+
 def test_one_whole_sweep_solves_an_identical_flow_at_once() -> None:
     """Where Phi_k is a shift the linear model is the truth."""
 
@@ -145,7 +169,11 @@ def test_errors() -> None:
         ({"steps": 0}, "ms-flow: steps: expected at least 1"),
         ({"method": "leap"}, "ms-flow: method: expected one of euler, midpoint, heun, rk4"),
         ({"sweeps": 0}, "ms-flow: sweeps: expected at least 1"),
-        ({"regularisation": -1.0}, "ms-flow: regularisation: expected at least 0"),
+        ({"regularisation": -1.0}, "ms-flow: regularisation: expected at least 0, or none"),
+        (
+            {"regularisation": None},
+            "or none with regulariser quadratic and jacobian free, found none with radial",
+        ),
         ({"regulariser": "flat"}, "ms-flow: regulariser: expected radial or quadratic"),
         ({"jacobian": "none"}, "ms-flow: jacobian: expected free or exact"),
         ({"relaxation": 0.0}, "ms-flow: relaxation: expected above 0 and at most 1"),

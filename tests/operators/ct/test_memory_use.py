@@ -163,10 +163,20 @@ def test_astra_and_odl_take_what_was_measured() -> None:
     assert dataclasses.astuple(RayTransform(*PLANE, "odl").memory(5))[2:] == (86_400, 124_800, 0)
 
 
-def test_what_is_not_known_is_not_said() -> None:
-    with pytest.raises(ValueError, match='projector "astra": what ASTRA takes on cuda is not known'):
-        RayTransform(*PLANE).memory(device="cuda")
-    with pytest.raises(ValueError, match='projector "astra": what ASTRA takes on cpu is not known'):
+def test_astra_on_a_gpu_copies_what_it_reads() -> None:
+    def on_cuda(scan: Any) -> tuple[int, ...]:
+        return dataclasses.astuple(RayTransform(*scan, "astra").memory(3, device="cuda"))[2:]
+
+    assert on_cuda(PLANE) == (3 * 130 * 120 * 4, 3 * 60 * 180 * 4, 0)
+    assert on_cuda((FAN[0], ImageGrid((120, 130)))) == (120 * 130 * 4, 60 * 180 * 4, 0)
+    projections = 12 * 20 * 30 * 4
+    assert on_cuda(CONE) == (40 * 42 * 44 * 4 + projections, 2 * projections, 0)
+
+
+def test_what_is_not_possible_is_not_said() -> None:
+    with pytest.raises(
+        ValueError, match='projector "astra": ASTRA computes volumes on CUDA only, not on cpu'
+    ):
         RayTransform(CONE[0], CONE[1], "astra").memory()
     with pytest.raises(ValueError, match=r"expected dtype torch\.float32, found torch\.float64"):
         RayTransform(*PLANE, "astra").memory(dtype=torch.float64)

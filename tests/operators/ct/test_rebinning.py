@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from operators import (
+    ConeBeam,
     Detector,
     FanBeam,
     HelicalConeBeam,
@@ -17,6 +19,7 @@ from operators import (
     filtered_backprojection,
     single_slice_rebinning,
 )
+from operators.ct.rebinning import SliceRebinning, rebinned_heights
 from tests.operators.ct.ellipses import Ellipse
 from tests.operators.ct.ellipsoids import Ellipsoid
 
@@ -128,6 +131,41 @@ def test_slices_that_were_not_measured_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         single_slice_rebinning(geometry, torch.zeros(geometry.sinogram_shape), height)
+
+
+def test_any_path_near_a_helix() -> None:
+    geometry = helix(curved=True)
+    sinogram = Ellipsoid((5.0, -8.0, 0.0), (40.0, 25.0, 30.0), 0.3).sinogram(geometry)
+    path = ConeBeam.from_vectors(geometry.vectors(), (16, 120))
+    height = sum(rebinned_heights(path)) / 2
+    assert height == pytest.approx(sum(rebinned_heights(geometry)) / 2, abs=1e-6)
+    for found, expected in zip(
+        single_slice_rebinning(path, sinogram, height),
+        single_slice_rebinning(geometry, sinogram, height),
+        strict=True,
+    ):
+        if isinstance(found, FanBeam):
+            np.testing.assert_allclose(found.vectors(), expected.vectors(), atol=1e-6)  # type: ignore[union-attr]
+        else:
+            torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    strayed = geometry.vectors()
+    strayed[50, [2, 5]] += 3.0
+    with pytest.raises(
+        ValueError, match=r"expected sources within a row of a helix, found one 2\.\d+ mm off"
+    ):
+        single_slice_rebinning(ConeBeam.from_vectors(strayed, (16, 120)), sinogram, height)
+    poses = geometry.poses.turned(0.01, 0.0)
+    with pytest.raises(ValueError, match=r"expected a detector of level rows, found one that leans by 0\.01"):
+        single_slice_rebinning(ConeBeam(poses, helix().detector), sinogram, height)
+
+
+def test_interpolated_rays_vary_less() -> None:
+    rebinning = SliceRebinning.at(helix(), 0.0)
+    part = rebinning.rows % 1
+    expected = (part**2 + (1 - part) ** 2) * rebinning.foreshortening**2
+    np.testing.assert_allclose(rebinning.variance_gain(), expected)
+    assert 0.49 < expected.min() < 0.55
+    assert 0.95 < expected.max() <= 1
 
 
 def test_a_sinogram_of_another_scan_is_refused() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ctflow.solvers.quasi_newton import Iterate, Objective, lbfgs
+from ctflow.quasi_newton import Iterate, Objective, lbfgs
 from tests.operators.examples import random
 
 

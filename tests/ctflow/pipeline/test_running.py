@@ -16,9 +16,10 @@ from ctflow.flows.store import load_prior, save_prior
 from ctflow.io.formats.native import write_scan
 from ctflow.io.results import read_result
 from ctflow.io.scan import open_scan
-from ctflow.pipeline.blocks import Progress, settled, slice_generator
+from ctflow.pipeline.blocks import settled, slice_generator
+from ctflow.pipeline.checks import chosen_device
 from ctflow.pipeline.job import Job
-from ctflow.pipeline.run import chosen_device, run
+from ctflow.pipeline.running import Progress, run
 from ctflow.solvers import CGLS
 from operators import ConeBeam, Detector, GaussianNoise, ImageGrid, RayTransform
 from tests.ctflow.io.measured import CENTRE, write_dxchange
@@ -144,7 +145,7 @@ def test_everything_is_checked_before_anything_is_computed(
     for changes, message in (
         ({"files": [scan, tmp_path / "text.h5"], "output": tmp_path / "out"}, r"text\.h5: file: expected"),
         ({"files": [scan, scan.with_name("folder") / "scan.h5"], "output": tmp_path / "out"}, "would share"),
-        ({"files": [scan, scan], "output": tmp_path / "out.h5"}, "expected a folder for 2 files"),
+        ({"files": [scan, scan.with_name("folder") / "scan.h5"]}, "expected a folder for 2 files"),
         ({"slices": "2:5"}, "slices: expected within 0:3, found '2:5'"),
         ({"device": "cuda:99"}, "device: expected one of this machine, found 'cuda:99'"),
     ):

@@ -1,0 +1,19 @@
+"""What a process computes with: its threads and its GPU."""
+
+from __future__ import annotations
+
+import torch
+
+
+def set_threads(count: int) -> None:
+    """Compute in so many threads from now on, whatever the number of cores."""
+    # Compiled kernels run in as many threads as torch.
+    torch.set_num_threads(count)
+
+
+def usable_device(name: str, index: int) -> torch.device:
+    """The device of a worker: GPUs, where no number is given, go round among the workers."""
+    device = torch.device(name)
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", index % torch.cuda.device_count())
+    return device

@@ -1,0 +1,65 @@
+"""The measured files that a job's words stand for: names, patterns, folders, lists."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterable
+from pathlib import Path
+
+from ctflow.io.recognition import is_scan_folder
+
+# Of folders that are no scan themselves, the files that are taken.
+_ENDINGS = (".h5", ".hdf5", ".hdf", ".nx", ".nxs", ".mat")
+_PARTS = ".parts"
+
+
+def measured_files(words: Iterable[str | Path]) -> tuple[Path, ...]:
+    """Expand names, patterns such as ``runs/*.h5``, folders, and lists such as ``@files.txt``.
+
+    Of a folder that is no scan itself, its HDF5 and MATLAB files are taken, without those that ctflow wrote.
+    A list holds a name, pattern or folder in each line; relative ones start at the list's folder. The order
+    is that of the words, and alphabetical within one; a file that is named twice is taken once.
+
+    Raises
+    ------
+    ValueError
+        For a pattern that no file fits, a folder without files, or a list that cannot be read.
+    """
+    found: dict[Path, None] = {}
+    for word in words:
+        found |= dict.fromkeys(_expanded(str(word)))
+    return tuple(found)
+
+
+def _expanded(word: str) -> list[Path]:
+    path = Path(word)
+    if word.startswith("@") and not path.exists():
+        return _listed(Path(word[1:]))
+    if path.is_dir() and not is_scan_folder(path):
+        files = sorted(file for file in path.iterdir() if _is_measured(file))
+        if not files:
+            raise ValueError(f"{word}: expected a scan or measured files in the folder, found none")
+        return files
+    if not path.exists() and glob.has_magic(word):
+        files = [Path(name) for name in sorted(glob.glob(word, recursive=True))]
+        if not files:
+            raise ValueError(f"files: expected a file that fits {word!r}, found none")
+        return [file for file in files if not file.name.endswith(_PARTS)]
+    return [path]
+
+
+def _is_measured(file: Path) -> bool:
+    written = file.stem.endswith("_recon") or file.name.startswith(".")
+    return file.is_file() and file.suffix.lower() in _ENDINGS and not written
+
+
+def _listed(file: Path) -> list[Path]:
+    try:
+        lines = [line.strip() for line in file.read_text().splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a text"
+        raise ValueError(f"{file}: expected a list of measured files: {reason}") from error
+    names = [line for line in lines if line and not line.startswith("#")]
+    if not names:
+        raise ValueError(f"{file}: expected a measured file in each line, found none")
+    return [path for name in names for path in _expanded(str(file.parent / name))]

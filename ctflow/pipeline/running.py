@@ -1,0 +1,338 @@
+"""Do it: the files of a job, checked before the first is computed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import Tensor
+
+from ctflow.io.errors import OutputError
+from ctflow.io.parts import assemble, part_file
+from ctflow.io.results import read_images
+from ctflow.pipeline.blocks import BlockOutcome, BlockTask, one_line
+from ctflow.pipeline.checks import Plan, checked
+from ctflow.pipeline.executors import executor_of
+from ctflow.pipeline.fingerprint import fingerprint, source_sha256, source_state
+from ctflow.pipeline.job import Job
+from ctflow.pipeline.lock import Lock
+from ctflow.pipeline.provenance import provenance
+from ctflow.pipeline.targets import Target
+from ctflow.report import evenly_spaced, preview
+
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a file is: `done` of `slices`, with the part of the present blocks that their steps make up.
+
+    `block` is what has just been written, if anything has.
+    """
+
+    file: Path
+    done: float
+    slices: int
+    block: range | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one file.
+
+    Attributes
+    ----------
+    file, output, picture
+        The measured file, the reconstruction and the PNG beside it, both None where nothing was written.
+    slices
+        How many were to be reconstructed.
+    failed
+        Number in the scan and reason of those that were not.
+    seconds
+        From the first look at the file to its reconstruction on disk.
+    computed
+        Slices that this run computed; the others were there.
+    unfinished
+        Why there is no reconstruction file although parts of it are on disk; None where there is one.
+    """
+
+    file: Path
+    output: Path | None
+    picture: Path | None
+    slices: int
+    failed: Mapping[int, str]
+    seconds: float
+    computed: int = 0
+    unfinished: str | None = None
+
+
+@dataclass(frozen=True)
+class SliceResult:
+    """One slice, as soon as it is known: its image, or why there is none."""
+
+    file: Path
+    index: int
+    image: Tensor | None
+    failed: str | None = None
+
+
+def run(
+    job: Job,
+    progress: Callable[[Progress], None] | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> list[Outcome]:
+    """Reconstruct every file of a job; run it again to go on where it was stopped.
+
+    All files are opened and all outputs checked before the first is computed. The seed of slice i comes
+    from the job's seed and i, so that results do not depend on order, interruption or number of workers.
+    Blocks of slices are written as they are done; what is there already is not computed again. A slice that
+    fails is recorded in the file, a file that fails in its outcome, and the rest goes on.
+
+    Parameters
+    ----------
+    job
+        What to do.
+    progress
+        Gets how far each file is.
+    stop
+        Asked between blocks; once it says True those in hand are finished, and the run ends.
+
+    Raises
+    ------
+    ValueError
+        In one line, for input that cannot be read, output that cannot be written, settings that make no
+        sense, or files of which no slice could be reconstructed. What was there before stays as it was.
+    """
+    work = _Run(job, checked(job), progress or (lambda _: None), stop)
+    for _ in work.blocks():
+        pass
+    if work.refused is not None and all(outcome.output is None for outcome in work.outcomes):
+        raise work.refused
+    return work.outcomes
+
+
+def results(job: Job) -> Iterator[SliceResult]:
+    """Run a job, and give each slice's image as soon as it is there, in whatever order that is.
+
+    Slices that were there before the run come too. The files are written as by `run`.
+    """
+    work = _Run(job, checked(job), lambda _: None, lambda: False)
+    for target, done in work.blocks():
+        images = _images(target, done.block)
+        for k, index in enumerate(done.block):
+            reason = done.failed.get(index)
+            yield SliceResult(target.file, index, None if reason or images is None else images[k], reason)
+
+
+def _images(target: Target, block: range) -> Tensor | None:
+    """The images of a block, from its part or, where it is assembled, from the output."""
+    part = part_file(target.folder, block)
+    if part.exists():
+        return read_images(part)
+    return read_images(target.output, [i - target.slices.start for i in block])
+
+
+@dataclass
+class _State:
+    """A target while its blocks are computed."""
+
+    target: Target
+    fingerprint: str
+    source: dict[str, str]
+    lock: Lock
+    waiting: set[range]
+    started: float
+    failed: dict[int, str] = field(default_factory=dict)
+    unwritten: str | None = None
+    computed: int = 0
+    in_hand: dict[range, float] = field(default_factory=dict)
+
+    def progress(self, block: range | None = None) -> Progress:
+        """How far it is."""
+        left = sum((1 - self.in_hand.get(waiting, 0.0)) * len(waiting) for waiting in self.waiting)
+        count = len(self.target.slices)
+        return Progress(self.target.file, count - left, count, block)
+
+
+class _Run:
+    """One run of a job."""
+
+    def __init__(
+        self, job: Job, plan: Plan, progress: Callable[[Progress], None], stop: Callable[[], bool]
+    ) -> None:
+        self._job, self._plan, self._progress, self._stop = job, plan, progress, stop
+        self._states: dict[Path, _State] = {}
+        self._there: list[tuple[Target, BlockOutcome]] = []
+        self.outcomes: list[Outcome] = [
+            Outcome(file, None, None, 0, {}, 0.0, unfinished=reason) for file, reason in plan.refused.items()
+        ]
+        self.refused: ValueError | None = None
+
+    def blocks(self) -> Iterator[tuple[Target, BlockOutcome]]:
+        """Compute what is missing, and yield every block that has a part before its target is assembled."""
+        executor = executor_of(self._job, self._plan.device)
+        try:
+            for outcome in executor.outcomes(self._tasks(), self._stop, self._report):
+                yield from self._found()
+                state = self._states[outcome.output]
+                state.waiting.discard(outcome.block)
+                state.computed += len(outcome.block)
+                state.failed |= outcome.failed
+                state.unwritten = state.unwritten or outcome.unwritten
+                if outcome.unwritten is None:
+                    yield state.target, outcome
+                self._progress(state.progress(outcome.block))
+                if not state.waiting:
+                    self._finish(state)
+            yield from self._found()
+        finally:
+            for state in list(self._states.values()):
+                self._leave(state, "stopped")
+
+    def _tasks(self) -> Iterator[BlockTask]:
+        """The blocks that are missing, target by target, each locked when its turn comes."""
+        for target in self._plan.targets:
+            try:
+                state = self._prepared(target)
+            except ValueError as error:
+                self._refuse(target, error)
+                continue
+            if state is None:
+                continue
+            if not state.waiting:
+                self._finish(state)
+            for block in [block for block in target.blocks if block in state.waiting]:
+                yield BlockTask(target, block, state.fingerprint)
+
+    def _prepared(self, target: Target) -> _State | None:
+        """The target with what is there already; None where all is."""
+        job, started = self._job, time.perf_counter()
+        target.folder.mkdir(exist_ok=True)
+        lock = Lock(target.folder)
+        lock.acquire()
+        known = target.known()
+        files = target.scan.files
+        source = {"source_sha256": source_sha256(files, known), "source_state": source_state(files)}
+        number = fingerprint(
+            job,
+            source=source["source_sha256"],
+            slices=target.slices,
+            batch=target.batch,
+            device=self._plan.device.partition(":")[0],
+            prior=self._plan.priors[target.scan.modality],
+        )
+        status = target.done(number)
+        failures = {i for i, line in zip(target.slices, status or (), strict=False) if line != "done"}
+        if status is not None and not (failures and job.retry_failed):
+            target.clear()
+            lock.release()
+            failed = {i: status[i - target.slices.start].removeprefix("failed: ") for i in sorted(failures)}
+            picture = target.output.with_suffix(".png")
+            seconds = time.perf_counter() - started
+            self.outcomes.append(
+                Outcome(target.file, target.output, picture, len(target.slices), failed, seconds)
+            )
+            for block in target.blocks:
+                failed_there = {i: failed[i] for i in block if i in failed}
+                self._there.append((target, BlockOutcome(target.output, block, failed_there)))
+            return None
+        if status is not None:
+            target.reopen(number, status)
+        elif not job.overwrite:
+            self._refuse_to_replace(target, known, number, lock)
+        target.plan(number, source)
+        finished = target.finished(number, retry_failed=job.retry_failed)
+        state = _State(target, number, source, lock, set(target.blocks) - set(finished), started)
+        for block, failed_there in finished.items():
+            state.failed |= failed_there
+            self._there.append((target, BlockOutcome(target.output, block, failed_there)))
+        self._states[target.output] = state
+        return state
+
+    def _refuse_to_replace(
+        self, target: Target, known: Mapping[str, object], number: str, lock: Lock
+    ) -> None:
+        """Raise unless what is at the target's place is the beginning of this very run."""
+        hint = "name another, or allow to overwrite it"
+        parts = list(target.folder.glob("*.h5"))
+        if target.output.exists():
+            lock.release()
+            if not parts:
+                target.clear()
+            raise OutputError(f"{target.output}: the file exists already, made with other settings; {hint}")
+        if parts and known.get("fingerprint") != number:
+            lock.release()
+            raise OutputError(f"{target.folder}: holds parts made with other settings; {hint}")
+
+    def _finish(self, state: _State) -> None:
+        """Assemble a target whose blocks are all there."""
+        target, job = state.target, self._job
+        if state.unwritten is not None:
+            self._leave(state, state.unwritten)
+            return
+        if len(state.failed) == len(target.slices):
+            index, reason = next(iter(sorted(state.failed.items())))
+            message = f"{target.file}: no slice could be reconstructed; slice {index}: {reason}"
+            target.clear()
+            state.lock.release()
+            del self._states[target.output]
+            self._refuse(target, ValueError(message), state.failed)
+            return
+        try:
+            attributes = {**provenance(job, target, self._plan.device), **state.source}
+            attributes["fingerprint"] = state.fingerprint
+            attributes["seconds"] = {**attributes["seconds"], "all": time.perf_counter() - state.started}
+            assemble(target.output, target.folder, target.blocks, attributes, overwrite=True)
+            picture = self._preview(target)
+        except (OutputError, OSError) as error:
+            self._leave(state, one_line(error))
+            return
+        target.clear()
+        state.lock.release()
+        del self._states[target.output]
+        seconds = time.perf_counter() - state.started
+        failed = dict(sorted(state.failed.items()))
+        self.outcomes.append(
+            Outcome(target.file, target.output, picture, len(target.slices), failed, seconds, state.computed)
+        )
+
+    def _leave(self, state: _State, reason: str) -> None:
+        """Let a target lie with the parts that it has."""
+        target = state.target
+        state.lock.release()
+        del self._states[target.output]
+        seconds, slices = time.perf_counter() - state.started, len(target.slices)
+        failed = dict(sorted(state.failed.items()))
+        self.outcomes.append(
+            Outcome(target.file, None, None, slices, failed, seconds, state.computed, unfinished=reason)
+        )
+
+    def _refuse(self, target: Target, error: ValueError, failed: Mapping[int, str] | None = None) -> None:
+        self.refused = self.refused or error
+        failed = failed or dict.fromkeys(target.slices, str(error))
+        self.outcomes.append(Outcome(target.file, None, None, len(target.slices), failed, 0.0))
+
+    def _found(self) -> Iterator[tuple[Target, BlockOutcome]]:
+        found, self._there = self._there, []
+        yield from found
+
+    def _report(self, task: BlockTask, part: float) -> None:
+        state = self._states[task.target.output]
+        state.in_hand[task.block] = part
+        self._progress(state.progress())
+
+    def _preview(self, target: Target) -> Path:
+        scan, chosen = target.scan, evenly_spaced(len(target.slices), _SHOWN)
+        images = read_images(target.output, chosen)
+        if images is None:
+            raise OutputError(f"{target.output}: /reconstruction: expected images, found nothing")
+        return preview(
+            images,
+            target.output.with_suffix(".png"),
+            unit=scan.unit,
+            pixel_size=scan.pixel_size,
+            names=[f"slice {target.slices[k]}" for k in chosen],
+            title=f"{target.file.name}, {self._job.solver}",
+        )

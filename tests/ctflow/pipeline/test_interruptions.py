@@ -1,0 +1,330 @@
+"""What interrupts a job, and that running it again ends in the same file."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from ctflow.io.parts import parts_folder
+from ctflow.io.results import read_result
+from ctflow.pipeline import Job, results, run
+from ctflow.pipeline.blocks import Worker
+from ctflow.pipeline.lock import Lock, holder_of
+from ctflow.pipeline.status import status_of
+from ctflow.problem import InverseProblem
+from ctflow.solvers import CGLS
+from tests.ctflow.io.measured import CENTRE, write_dxchange
+
+SLICES = 8
+# What may differ between two runs: when they ran and how long they took.
+TIMES = {"created", "seconds", "source_state", "blocks"}
+
+
+@pytest.fixture
+def scan(tmp_path: Path) -> Path:
+    write_dxchange(tmp_path / "scan.h5", noise=True, slices=SLICES)
+    return tmp_path / "scan.h5"
+
+
+def job(scan: Path, name: str, **changes: Any) -> Job:
+    values = {"files": [scan], "output": scan.parent / name, "solver": "cgls", "centre": CENTRE, "batch": 2}
+    return Job(**(values | {"settings": {"iterations": 3}, "threads": 1} | changes))
+
+
+def content(file: Path) -> dict[str, Any]:
+    """Every bit of a file but its times."""
+    with h5py.File(file) as stored:
+        found: dict[str, Any] = {
+            name: stored[name][()].tobytes() if name != "status" else list(stored[name].asstr()[()])
+            for name in stored
+            if name not in TIMES
+        }
+        return found | {key: value for key, value in stored.attrs.items() if key not in TIMES}
+
+
+@pytest.fixture
+def expected(scan: Path) -> dict[str, Any]:
+    (outcome,) = run(job(scan, "whole.h5"))
+    return content(outcome.output)
+
+
+class Killed(BaseException):
+    """The process is gone: nothing may catch it."""
+
+
+@pytest.mark.parametrize("blocks", [0, 1, 3])
+def test_a_run_goes_on_where_it_was_killed(
+    scan: Path, expected: dict[str, Any], blocks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, solved = Worker.solve, []
+
+    def dies(self: Worker, task: Any, *rest: Any) -> Any:
+        if len(solved) == blocks:
+            raise Killed
+        solved.append(task.block)
+        return original(self, task, *rest)
+
+    monkeypatch.setattr(Worker, "solve", dies)
+    with pytest.raises(Killed):
+        run(job(scan, "recon.h5"))
+    output = scan.parent / "recon.h5"
+    assert not output.exists()
+    written = sorted(parts_folder(output).glob("*.h5"))
+    (status,) = status_of(output)
+    assert (status.state, status.slices, status.done) == ("stopped", SLICES, 2 * len(written))
+    monkeypatch.undo()
+    (outcome,) = run(job(scan, "recon.h5"))
+    assert outcome.computed == SLICES - 2 * len(written)
+    assert content(output) == expected
+    assert not parts_folder(output).exists()
+    (status,) = status_of(output)
+    assert (status.state, status.done, status.remaining) == ("finished", SLICES, 0)
+
+
+def test_a_finished_job_computes_nothing(scan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (first,) = run(job(scan, "recon.h5"))
+    before = first.output.read_bytes()
+
+    def never(*arguments: Any) -> None:
+        raise AssertionError("computed")
+
+    monkeypatch.setattr(Worker, "solve", never)
+    for changes in ({}, {"overwrite": True}, {"executor": "serial", "keep_going": True}):
+        (again,) = run(job(scan, "recon.h5", **changes))
+        assert (again.output, again.picture, again.computed) == (first.output, first.picture, 0)
+    assert first.output.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "changes", [{"seed": 1}, {"settings": {"iterations": 4}}, {"batch": 3}, {"views": 20}, {"slices": "1:"}]
+)
+def test_other_settings_replace_nothing_unless_allowed(scan: Path, changes: dict[str, Any]) -> None:
+    (first,) = run(job(scan, "recon.h5"))
+    before = first.output.read_bytes()
+    with pytest.raises(ValueError, match=r"recon\.h5: the file exists already, made with other settings"):
+        run(job(scan, "recon.h5", **changes))
+    assert first.output.read_bytes() == before
+    assert not parts_folder(first.output).exists()
+    (second,) = run(job(scan, "recon.h5", overwrite=True, **changes))
+    assert second.computed == second.slices
+    assert read_result(second.output).attributes["fingerprint"] != json.dumps(before.hex())
+
+
+def test_parts_of_other_settings_are_kept_unless_allowed(
+    scan: Path, expected: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stops = iter([False, False, False, True, True, True, True, True])
+    run(job(scan, "recon.h5", seed=1), stop=lambda: next(stops, True))
+    folder = parts_folder(scan.parent / "recon.h5")
+    there = {file.name for file in folder.glob("*.h5")}
+    assert there
+    with pytest.raises(ValueError, match="holds parts made with other settings"):
+        run(job(scan, "recon.h5"))
+    assert {file.name for file in folder.glob("*.h5")} == there
+    run(job(scan, "recon.h5", overwrite=True))
+    assert content(scan.parent / "recon.h5") == expected
+
+
+def test_a_changed_input_is_noticed(scan: Path) -> None:
+    run(job(scan, "recon.h5"))
+    with h5py.File(scan, "r+") as file:
+        file["/exchange/data"][0, 0, 0] += 1
+    with pytest.raises(ValueError, match="made with other settings"):
+        run(job(scan, "recon.h5"))
+
+
+def test_a_damaged_part_is_computed_again(
+    scan: Path, expected: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stops = iter([False] * 4)
+    run(job(scan, "recon.h5"), stop=lambda: next(stops, True))
+    folder = parts_folder(scan.parent / "recon.h5")
+    parts = sorted(folder.glob("*.h5"))
+    parts[0].write_bytes(parts[0].read_bytes()[:-300])
+    (folder / ".000004-000006.h5.1-ab.part").write_bytes(b"half of it")
+    (outcome,) = run(job(scan, "recon.h5"))
+    assert outcome.computed == SLICES - 2 * (len(parts) - 1)
+    assert content(outcome.output) == expected
+
+
+def test_failed_slices_are_retried_and_the_rest_is_kept(
+    scan: Path, expected: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Worker.read
+
+    def vanished(self: Worker, task: Any) -> Any:
+        if 3 in task.block:
+            return OSError(errno.ESTALE, "Stale file handle")
+        return original(self, task)
+
+    monkeypatch.setattr(Worker, "read", vanished)
+    (outcome,) = run(job(scan, "recon.h5"))
+    assert list(outcome.failed) == [3]
+    assert "Stale file handle" in outcome.failed[3]
+    assert bool(torch.isnan(read_result(outcome.output).images[3]).all())
+    monkeypatch.undo()
+    (left,) = run(job(scan, "recon.h5"))
+    assert (list(left.failed), left.computed) == ([3], 0)
+    (retried,) = run(job(scan, "recon.h5", retry_failed=True))
+    assert (retried.failed, retried.computed) == ({}, 2)
+    assert content(retried.output) == expected
+
+
+def test_a_full_disk_loses_nothing(
+    scan: Path, expected: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import h5py as library
+
+    original, count = library.File.flush, iter(range(100))
+
+    def full(self: Any) -> None:
+        if next(count) in (1, 2):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        original(self)
+
+    monkeypatch.setattr(library.File, "flush", full)
+    (outcome,) = run(job(scan, "recon.h5"))
+    assert outcome.output is None
+    assert "No space left on device" in (outcome.unfinished or "")
+    assert outcome.computed == SLICES
+    monkeypatch.undo()
+    (again,) = run(job(scan, "recon.h5"))
+    assert again.computed == 4
+    assert content(again.output) == expected
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_processes_give_the_same_bits(scan: Path, expected: dict[str, Any], workers: int) -> None:
+    (outcome,) = run(job(scan, "recon.h5", executor="processes", workers=workers))
+    found = content(outcome.output)
+    assert found == expected
+
+
+def test_each_slice_is_told_when_it_is_known(scan: Path) -> None:
+    seen = list(results(job(scan, "recon.h5")))
+    assert sorted(one.index for one in seen) == list(range(SLICES))
+    again = list(results(job(scan, "recon.h5")))
+    images = read_result(scan.parent / "recon.h5").images
+    for one in (*seen, *again):
+        assert torch.equal(one.image, images[one.index])
+
+
+def test_two_jobs_do_not_write_one_target(scan: Path) -> None:
+    output = scan.parent / "recon.h5"
+    folder = parts_folder(output)
+    folder.mkdir()
+    lock = Lock(folder)
+    lock.acquire()
+    with pytest.raises(ValueError, match=rf"another job is writing here: process {os.getpid()} on"):
+        run(job(scan, "recon.h5"))
+    assert holder_of(folder)["pid"] == os.getpid()
+    lock.release()
+    # The lock of a process that died is a file and nothing more.
+    (folder / "lock").write_text(json.dumps({"pid": 1, "host": "elsewhere"}))
+    assert holder_of(folder) is None
+    run(job(scan, "recon.h5"))
+    assert output.exists()
+
+
+def command(scan: Path, output: Path, *more: str) -> list[str]:
+    return [
+        *(sys.executable, "-m", "ctflow", "reconstruct", str(scan), "-o", str(output), "--solver", "cgls"),
+        *("--centre", str(CENTRE), "--batch", "2", "--threads", "1", "--set", "iterations=3", *more),
+    ]
+
+
+def waited_for(folder: Path, process: subprocess.Popen[str], parts: int) -> None:
+    """Return when so many parts are there."""
+    deadline = time.monotonic() + 120
+    while len(list(folder.glob("[0-9]*.h5"))) < parts:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def long_scan(tmp_path: Path) -> Path:
+    write_dxchange(tmp_path / "long.h5", noise=True, slices=200)
+    return tmp_path / "long.h5"
+
+
+def test_sigkill_at_any_moment(long_scan: Path) -> None:
+    whole, output = long_scan.parent / "whole.h5", long_scan.parent / "recon.h5"
+    subprocess.run(command(long_scan, whole), check=True, capture_output=True)
+    generator = np.random.default_rng(0)
+    kills = 0
+    for parts in np.sort(generator.integers(1, 90, 3)):
+        process = subprocess.Popen(command(long_scan, output), stderr=subprocess.PIPE, text=True)
+        waited_for(parts_folder(output), process, int(parts))
+        process.kill()
+        process.communicate()
+        kills += not output.exists()
+    assert kills == 3
+    subprocess.run(command(long_scan, output), check=True, capture_output=True)
+    assert content(output) == content(whole)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_asked_to_stop(long_scan: Path, number: signal.Signals) -> None:
+    output = long_scan.parent / "recon.h5"
+    process = subprocess.Popen(command(long_scan, output), stderr=subprocess.PIPE, text=True)
+    waited_for(parts_folder(output), process, 2)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert "stopping after the block in hand" in errors
+    assert f"to go on: ctflow reconstruct {long_scan} -o {output}" in errors
+    done = status_of(output)[0].done
+    assert 0 < done < 200
+    again = subprocess.run(command(long_scan, output), check=True, capture_output=True, text=True)
+    assert "200 slices in" in again.stdout
+
+
+def test_a_poisonous_slice_kills_its_process_and_nothing_else(
+    scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(POISON)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.getcwd()}")
+    monkeypatch.setenv("CTFLOW_TEST_POISON", "4")
+    (outcome,) = run(job(scan, "recon.h5", executor="processes", workers=2))
+    assert list(outcome.failed) == [4, 5]
+    assert "the process that computed it died" in outcome.failed[4]
+    monkeypatch.delenv("CTFLOW_TEST_POISON")
+    (again,) = run(job(scan, "recon.h5", retry_failed=True))
+    assert again.failed == {}
+
+
+# A worker process that dies with a block, as one that runs out of memory does.
+POISON = """
+import os
+if "CTFLOW_TEST_POISON" in os.environ:
+    import ctflow.pipeline.blocks as blocks
+    original = blocks.Worker.solve
+    def solve(self, task, *rest):
+        if int(os.environ["CTFLOW_TEST_POISON"]) in task.block:
+            os._exit(9)
+        return original(self, task, *rest)
+    blocks.Worker.solve = solve
+"""
+
+
+def test_the_same_bits_from_one_problem_at_a_time(scan: Path) -> None:
+    """Batches are part of what decides the bits: the same solver on the same block gives the same."""
+    images = read_result(run(job(scan, "recon.h5"))[0].output).images
+    from ctflow.io.scan import open_scan
+
+    problem = open_scan(scan, centre=CENTRE)[2:4]
+    assert isinstance(problem, InverseProblem)
+    assert torch.equal(CGLS(iterations=3)(problem).image, images[2:4])
