@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -62,7 +63,8 @@ class WaveletTransform:
             block = self._part(image, sizes)
             whole = block
             for axis in reversed(axes):
-                whole = synthesise(*whole.chunk(2, dim=axis), self.moments, axis)
+                smooth, rough = whole.chunk(2, dim=axis)
+                whole = synthesise(smooth, rough, self.moments, axis)
             block.copy_(whole)
         return image
 
@@ -91,7 +93,8 @@ class WaveletTransform:
 
     @staticmethod
     def _part(tensor: Tensor, sizes: list[int]) -> Tensor:
-        return tensor[(..., *(slice(n) for n in sizes))]
+        where: tuple[Any, ...] = (..., *(slice(n) for n in sizes))
+        return tensor[where]
 
 
 def analyse(values: Tensor, moments: int, axis: int = -1) -> tuple[Tensor, Tensor]:
@@ -103,7 +106,8 @@ def analyse(values: Tensor, moments: int, axis: int = -1) -> tuple[Tensor, Tenso
     axis %= values.ndim
     pairs = values.unflatten(axis, (-1, 2))
     first, *others = _angles(moments)
-    smooth, rough = _rotated(*pairs.unbind(axis + 1), first)
+    even, odd = pairs.unbind(axis + 1)
+    smooth, rough = _rotated(even, odd, first)
     for angle in others:
         smooth, rough = _rotated(smooth, rough.roll(-1, axis), angle)
     return smooth, rough

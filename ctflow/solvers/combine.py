@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -63,7 +63,7 @@ class RSS:
         callback: Callback | None = None,
     ) -> Reconstruction:
         """Reconstruct; ValueError unless the operator gives an image for each coil. See `Solver`."""
-        operator = problem.operator
+        operator: Any = problem.operator
         if not hasattr(operator, "coil_images"):
             raise ValueError(f"rss: expected an operator with an image of each coil, found {operator!r}")
         with Recorder(self, total=1, callback=callback, generator=generator) as record:
