@@ -143,7 +143,7 @@ def reconstruct(
     output: Output = None,
     solver: Annotated[
         str | None,
-        typer.Option(help="flower (default), fbp, tv, cg-sense, ...; see ctflow.solvers."),
+        typer.Option(help="flower (default), fbp, tv, wavelet, cg-sense, ...; see ctflow.solvers."),
     ] = None,
     prior: Prior = None,
     views: Views = None,
