@@ -193,9 +193,8 @@ def _part(solver: str, result: Reconstruction, block: range, scan: AnyScan) -> P
         volumes["std"] = scan.finished(result.std.detach().cpu())
     if result.samples is not None:
         volumes["samples"] = scan.finished(result.samples.detach().cpu())
-    blank = torch.tensor(torch.nan, dtype=images.dtype)
     mask = finite.reshape(-1, 1, 1)
-    volumes = {name: torch.where(mask, volume, blank.to(volume.dtype)) for name, volume in volumes.items()}
+    volumes = {name: torch.where(mask, volume, torch.nan) for name, volume in volumes.items()}
     if not bool(finite.any()):
         return Part(block, status)
     numbers: dict[str, list[float]] = {}
