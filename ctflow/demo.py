@@ -17,7 +17,7 @@ from ctflow.problem import InverseProblem
 from ctflow.report import comparison
 from ctflow.simulate import scan_settings, simulate_preset
 from ctflow.simulate_mri import mr_settings, simulate_mr_preset
-from ctflow.solvers import CGLS, FBP, TV, Flower, Solver
+from ctflow.solvers import CGSENSE, FBP, TV, Flower, Solver, ZeroFilled
 
 VIEWS, PHOTONS = 60, 4000.0
 MR_PRESET = "mri-equispaced-4x"
@@ -104,9 +104,8 @@ def demo_mri(
     title = f"{settings.coils} coils, {settings.acceleration:g}-fold undersampling"
     say(f"{title}, {size} x {size} pixels")
     solvers: dict[str, Solver] = {
-        # One step of conjugate gradients is the zero-filled image times a number.
-        "zero-filled": CGLS(iterations=1),
-        "CG-SENSE": CGLS(iterations=30, discrepancy=1.0),
+        "zero-filled": ZeroFilled(),
+        "CG-SENSE": CGSENSE(),
         "FLOWER": Flower(steps=steps),
     }
     images, scores = _compared(

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -112,14 +113,14 @@ def test_a_finished_job_computes_nothing(scan: Path, monkeypatch: pytest.MonkeyP
 )
 def test_other_settings_replace_nothing_unless_allowed(scan: Path, changes: dict[str, Any]) -> None:
     (first,) = run(job(scan, "recon.h5"))
-    before = first.output.read_bytes()
+    before, number = first.output.read_bytes(), read_result(first.output).attributes["fingerprint"]
     with pytest.raises(ValueError, match=r"recon\.h5: the file exists already, made with other settings"):
         run(job(scan, "recon.h5", **changes))
     assert first.output.read_bytes() == before
     assert not parts_folder(first.output).exists()
     (second,) = run(job(scan, "recon.h5", overwrite=True, **changes))
     assert second.computed == second.slices
-    assert read_result(second.output).attributes["fingerprint"] != json.dumps(before.hex())
+    assert read_result(second.output).attributes["fingerprint"] != number
 
 
 def test_parts_of_other_settings_are_kept_unless_allowed(
@@ -205,6 +206,11 @@ def test_a_full_disk_loses_nothing(
     assert content(again.output) == expected
 
 
+def test_a_dask_cluster_gives_the_same_bits(scan: Path, expected: dict[str, Any]) -> None:
+    (outcome,) = run(job(scan, "recon.h5", executor="dask", workers=2))
+    assert content(outcome.output) == expected
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_processes_give_the_same_bits(scan: Path, expected: dict[str, Any], workers: int) -> None:
     (outcome,) = run(job(scan, "recon.h5", executor="processes", workers=workers))
@@ -276,6 +282,50 @@ def test_sigkill_at_any_moment(long_scan: Path) -> None:
     assert content(output) == content(whole)
 
 
+@pytest.fixture
+def scheduler(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """A Dask scheduler in a process of its own, with one worker in another, and its address."""
+    file = tmp_path / "scheduler.json"
+    options: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    dask = [sys.executable, "-m", "dask"]
+    place = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(file)]
+    main = subprocess.Popen([*dask, "scheduler", *place], **options)
+    worker = subprocess.Popen(
+        [*dask, "worker", "--nthreads", "1", "--scheduler-file", str(file), "--no-dashboard"], **options
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while not file.exists():
+            assert main.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        yield main, json.loads(file.read_text())["address"]
+    finally:
+        for process in (worker, main):
+            process.kill()
+            process.wait()
+
+
+def test_a_killed_scheduler_loses_nothing(
+    long_scan: Path, scheduler: tuple[subprocess.Popen[bytes], str]
+) -> None:
+    whole, output = long_scan.parent / "whole.h5", long_scan.parent / "recon.h5"
+    subprocess.run(command(long_scan, whole), check=True, capture_output=True)
+    process, address = scheduler
+    words = command(long_scan, output, "--executor", "dask", "--dask-address", address)
+    running = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    waited_for(parts_folder(output), running, 3)
+    process.kill()
+    _, errors = running.communicate(timeout=120)
+    assert running.returncode == 1
+    assert "error: the Dask scheduler was lost" in errors
+    assert not output.exists()
+    assert 0 < status_of(output)[0].done < 200
+    again = subprocess.run(command(long_scan, output), check=True, capture_output=True, text=True)
+    assert "200 slices in" in again.stdout
+    assert content(output) == content(whole)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_asked_to_stop(long_scan: Path, number: signal.Signals) -> None:
     output = long_scan.parent / "recon.h5"
@@ -292,13 +342,14 @@ def test_asked_to_stop(long_scan: Path, number: signal.Signals) -> None:
     assert "200 slices in" in again.stdout
 
 
+@pytest.mark.parametrize("executor", ["processes", "dask"])
 def test_a_poisonous_slice_kills_its_process_and_nothing_else(
-    scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, executor: str
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(POISON)
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.getcwd()}")
     monkeypatch.setenv("CTFLOW_TEST_POISON", "4")
-    (outcome,) = run(job(scan, "recon.h5", executor="processes", workers=2))
+    (outcome,) = run(job(scan, "recon.h5", executor=executor, workers=2))
     assert list(outcome.failed) == [4, 5]
     assert "the process that computed it died" in outcome.failed[4]
     monkeypatch.delenv("CTFLOW_TEST_POISON")
