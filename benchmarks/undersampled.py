@@ -1,4 +1,4 @@
-"""Undersampled MRI with zero-filling, CG-SENSE, wavelets, TV and flower: PSNR and SSIM on heads no prior has seen.
+"""Undersampled MRI by zero-filling, CG-SENSE, wavelets, TV and flower, on heads that no prior has seen.
 
 Run ``python -m benchmarks.undersampled [--data FOLDER] [--prior mr-small]``. The presets of
 ctflow.simulate_mri: 8 coils or one, 4 and 8 fold; coil images made on a grid twice as fine. Images are
