@@ -177,7 +177,7 @@ def main() -> int:
             print(error, file=sys.stderr)
             return 2
         data = case.scan(test, arguments.size, seed=0).on(device)
-        tuned = case.scan(tuning, arguments.size, seed=500)
+        tuned = case.scan(tuning, arguments.size, seed=500).on(device)
         rows: dict[str, Row] = {}
         for name, solver in solvers_of(chosen, case, tuned, changes).items():
             row = rows[name] = measured(solver, data, prior, device)

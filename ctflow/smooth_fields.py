@@ -18,25 +18,27 @@ def smooth_field(rows: Tensor, columns: Tensor, order: int, generator: torch.Gen
     Parameters
     ----------
     rows, columns
-        Where: places from 0 (first edge of the image) to 1 (last edge), shapes (height,) and (width,).
+        Where: places from 0 (first edge of the image) to 1 (last edge), shapes (..., height) and
+        (..., width); each of a batch is a draw of its own.
     order
         Highest number of half waves, at least 1.
 
     Returns
     -------
     Tensor
-        Shape (height, width), of the dtype of `rows`.
+        Shape (..., height, width), of the dtype and on the device of `rows`, whatever the generator's.
     """
-    waves = torch.arange(order + 1, dtype=rows.dtype)
+    waves = torch.arange(order + 1, dtype=rows.dtype, device=rows.device)
     spread = 1 / (1 + waves[:, None].square() + waves.square())
     spread[0, 0] = 0.0
     # A cosine's mean square is 1 for frequency 0, and 1/2 otherwise.
     share = torch.where(waves > 0, 0.5, 1.0)
     spread = spread / (spread.square() * share[:, None] * share).sum().sqrt()
-    heights = spread * torch.randn(order + 1, order + 1, generator=generator, dtype=rows.dtype)
-    along_rows = torch.cos(math.pi * rows[:, None] * waves)
-    along_columns = torch.cos(math.pi * columns[:, None] * waves)
-    return along_rows @ heights @ along_columns.T
+    shape = (*rows.shape[:-1], order + 1, order + 1)
+    normal = torch.randn(shape, generator=generator, dtype=rows.dtype, device=generator.device)
+    along_rows = torch.cos(math.pi * rows[..., None] * waves)
+    along_columns = torch.cos(math.pi * columns[..., None] * waves)
+    return along_rows @ (spread * normal.to(rows.device)) @ along_columns.mT
 
 
 def with_smooth_phase(
@@ -54,14 +56,16 @@ def with_smooth_phase(
     Parameters
     ----------
     magnitude
-        Shape (height, width).
+        Shape (..., height, width).
     rows, columns, order
         As for `smooth_field`.
     radians, shading
         Highest standard deviations over the image of the phase and of the logarithm of the shading; that of
         a draw is uniform between 0 and these. A phase common to all pixels is uniform on the circle.
     """
-    amounts = torch.rand(3, generator=generator, dtype=rows.dtype)
+    shape = (*rows.shape[:-1], 3)
+    drawn = torch.rand(shape, generator=generator, dtype=rows.dtype, device=generator.device)
+    amounts = drawn.to(rows.device)[..., None, None, :].unbind(-1)
     phase = radians * amounts[0] * smooth_field(rows, columns, order, generator)
     shade = shading * amounts[1] * smooth_field(rows, columns, order, generator)
     return torch.polar(magnitude * shade.exp(), phase + 2 * math.pi * amounts[2])

@@ -6,19 +6,21 @@ import argparse
 import json
 import logging
 from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
+import torch
 import yaml
 from numpy.typing import NDArray
 
 from ctflow.flows.training import Training, train_from_yaml
 from ctflow.flows.training_settings import read_settings
 
-PHANTOMS = 480
 VALIDATION_PHANTOMS = 16
 FIRST_VALIDATION_SEED = 900_000_000
 
@@ -82,7 +84,8 @@ class BundledPrior:
         )
         parser.add_argument("--data", type=Path, required=True, help=f"folder of {self.files}")
         parser.add_argument("--output", type=Path, default=Path("runs") / self.name)
-        parser.add_argument("--minutes", type=float, default=70.0)
+        parser.add_argument("--minutes", type=float, help="end after this time, whatever the steps")
+        parser.add_argument("--steps", type=int, help="end after so many; what the prior's own run took")
         parser.add_argument("--device", default="cpu")
         arguments = parser.parse_args()
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
@@ -95,12 +98,14 @@ class BundledPrior:
             lines = {n: f"{len(collection.sets[n])} slices: {text}" for n, text in collection.about.items()}
             about.write_text(yaml.safe_dump({"about": lines, "facts": collection.facts}))
         found = yaml.safe_load(about.read_text())
-        settings = self.training(images, arguments.minutes, arguments.device)
+        chosen = {name: getattr(arguments, name) for name in ("minutes", "steps")}
+        ends = {name: value for name, value in chosen.items() if value is not None}
+        settings = self.training(images, arguments.device) | ends
         (output / "train.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
         prior = train_from_yaml(output / "train.yaml", progress=progress())
         self.write_card(prior, found["about"], found["facts"])
 
-    def training(self, images: Path, minutes: float, device: str) -> dict[str, Any]:
+    def training(self, images: Path, device: str) -> dict[str, Any]:
         """The settings of the training, as `ctflow train` takes them."""
 
         def entry(name: str, **more: Any) -> dict[str, Any]:
@@ -111,7 +116,6 @@ class BundledPrior:
             "output": ".",
             "images": [entry(name, weight=weight) for name, weight in self.weights.items()],
             "validation": [entry(name) for name in self.validation],
-            "minutes": minutes,
             "crops": [64, 64, 96, 128],
             "batch": 16,
             "rescale": [0.6, 1.5],
@@ -132,7 +136,8 @@ class BundledPrior:
             rescaled=settings.rescale_probability,
             low=low,
             high=high,
-            minutes=settings.minutes,
+            ends=f"--minutes {settings.minutes:g}" if settings.minutes else f"--steps {settings.steps}",
+            device=_hardware(settings.device),
             batch=settings.batch,
             steps=entries[-1]["step"],
             took=entries[-1]["seconds"] / 60,
@@ -145,23 +150,35 @@ class BundledPrior:
         prior.with_name(f"{prior.name}.md").write_text(card)
 
 
+def _hardware(device: str) -> str:
+    """What the model card says of where a prior was trained."""
+    if torch.device(device).type == "cuda":
+        return f"one {torch.cuda.get_device_name(device)}"
+    threads = torch.get_num_threads()
+    return f"{threads} CPU {'core' if threads == 1 else 'cores'}"
+
+
 def write_images(sets: Mapping[str, NDArray[np.float32]], target: Path, unit: str) -> None:
     """Write image sets into one HDF5 file, whole or not at all."""
     partial = target.with_suffix(".partial")
     with h5py.File(partial, "w") as file:
         for name, images in sets.items():
-            file.create_dataset(name, data=images, dtype=np.float16 if images.max() < 1 else np.float32)
+            file.create_dataset(name, data=images, dtype=np.float16 if images.max() < 100 else np.float32)
             file[name].attrs["units"] = unit
     partial.replace(target)
 
 
-def phantoms(draw: Callable[[int], Any]) -> dict[str, NDArray[np.float32]]:
-    """The sets "phantoms" and "validation_phantoms" of images drawn from a seed."""
+def phantoms(
+    draw: Callable[[int], NDArray[np.float32]], count: int, processes: int | None = None
+) -> dict[str, NDArray[np.float32]]:
+    """The sets "phantoms" and "validation_phantoms" of images drawn from a seed, by so many processes."""
     held_out = range(FIRST_VALIDATION_SEED, FIRST_VALIDATION_SEED + VALIDATION_PHANTOMS)
-    return {
-        "phantoms": np.stack([draw(seed).numpy() for seed in range(PHANTOMS)]),
-        "validation_phantoms": np.stack([draw(seed).numpy() for seed in held_out]),
-    }
+    seeds = {"phantoms": range(count), "validation_phantoms": held_out}
+    if processes == 1:
+        return {name: np.stack([draw(seed) for seed in some]) for name, some in seeds.items()}
+    context = get_context("spawn")
+    with ProcessPoolExecutor(processes, context, torch.set_num_threads, (1,)) as pool:
+        return {name: np.stack(list(pool.map(draw, some, chunksize=8))) for name, some in seeds.items()}
 
 
 def progress() -> Callable[[Training, float], None]:

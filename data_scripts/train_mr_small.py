@@ -1,6 +1,8 @@
 """Train the bundled prior `mr-small` on the project's phantoms and on MR slices that a user has.
 
-    python -m data_scripts.train_mr_small --data FOLDER --output runs/mr-small --minutes 70
+    python -m data_scripts.train_mr_small --data FOLDER --output runs/mr-small --device cuda
+
+On a CPU the settings' steps would take days: end sooner with --minutes.
 
 FOLDER holds mr_slices.h5 as described in the model card that this script writes. The script collects the
 slices that may be trained on into OUTPUT/images.h5, writes the settings to OUTPUT/train.yaml, and runs
@@ -33,6 +35,9 @@ ANISOTROPIC = {"studyforrest_t1"}
 """Other planes than the axial one come of cubic voxels only."""
 PLANES = {"axial": (0, 1, 2), "coronal": (1, 0, 2), "sagittal": (2, 0, 1)}
 PLANE_SHARES = {"axial": 0.5, "coronal": 0.25, "sagittal": 0.25}
+PHANTOMS = 3000
+PROCESSES: int | None = None
+"""As many as there are cores."""
 FAINT = 0.25
 """Slices that are darker than this part of their volume's brightest have hardly any anatomy."""
 
@@ -68,10 +73,10 @@ neurolabusc/VolumeRenderingData (MIT). The phantoms are ctflow's own.
 
 ## Training
 
-`python -m data_scripts.train_mr_small --data FOLDER --minutes {minutes:g}`: {steps} steps of batch
-{batch} at 64 x 64 (larger crops in smaller batches) in {took:.0f} minutes on one CPU core that other
-work shared, bfloat16 convolutions, AdamW, learning rate {rate:g} falling linearly, average of the
-weights over about {average:.0f} steps; started from the weights of ct-small.
+`python -m data_scripts.train_mr_small --data FOLDER {ends}`: {steps} steps of batch {batch} at 64 x 64
+(larger crops in smaller batches) in {took:.1f} minutes on {device}, bfloat16 convolutions, AdamW,
+learning rate {rate:g} falling linearly, average of the weights over about {average:.0f} steps; started
+from the weights of ct-small.
 
 Velocity error (mean square, averaged weights) on {validation} crops of held-out phantoms and the
 held-out subject at t = 0.1, 0.3, 0.5, 0.7, 0.9: {losses}.
@@ -93,9 +98,14 @@ def slices(volume: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.ascontiguousarray(volume[bright > FAINT * bright.max()] / bright.max())
 
 
+def phantom(seed: int) -> NDArray[np.float32]:
+    """The magnitude of a phantom."""
+    return random_mr_anatomy(seed).abs().numpy()
+
+
 def collect(data: Path) -> ImageCollection:
     """Phantoms, and the slices of every plane."""
-    sets = phantoms(lambda seed: random_mr_anatomy(seed).abs())
+    sets = phantoms(phantom, PHANTOMS, PROCESSES)
     about = {"phantoms": "magnitudes of random_mr_anatomy of ctflow.mr_phantoms, seeds from 0, 256 x 256"}
     with h5py.File(data / "mr_slices.h5") as file:
         for name, (_, text) in VOLUMES.items():
@@ -142,8 +152,11 @@ MR_SMALL = BundledPrior(
         "phase": {"order": 4, "radians": 1.5, "shading": 0.3},
         "initial": "ct-small",
         "rescale_probability": 0.5,
-        "batch": 8,
-        "checkpoint_every": 500,
+        "batch": 128,
+        "learning_rate": 8e-4,
+        "warmup": 500,
+        "ema": 0.9995,
+        "steps": 12000,
     },
     card=CARD,
 )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from copy import copy
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import h5py
@@ -57,37 +58,82 @@ class CropSampler:
         self.empty, self.rescale, self.rescale_probability = empty, rescale, rescale_probability
         self.phase = phase
 
+    @property
+    def nbytes(self) -> int:
+        """What the images take."""
+        return sum(images.nbytes for images in self.sets)
+
+    def to(self, device: torch.device | str) -> CropSampler:
+        """The same with its images, and hence its crops, on a device."""
+        moved = copy(self)
+        moved.sets = [images.to(device) for images in self.sets]
+        return moved
+
     def __call__(self, count: int, size: int, generator: torch.Generator) -> Tensor:
-        """`count` crops, shape (count, channels, size, size)."""
+        """`count` crops, shape (count, channels, size, size); the generator is one of the CPU."""
         which = torch.multinomial(self.weights, count, replacement=True, generator=generator)
-        return torch.stack([self._crop(self.sets[int(i)], size, generator) for i in which])
+        drawn = torch.rand(count, 7, generator=generator, dtype=torch.float64)
+        windows = [
+            _Window.drawn(self.sets[i], size, *uniform)
+            for i, uniform in zip(which.tolist(), drawn[:, :3].tolist(), strict=True)
+        ]
+        crops = [window.crop(self.empty) for window in windows]
+        if self.phase is not None:
+            self._add_phase(crops, windows, generator)
+        turned = [
+            torch.rot90(crop, int(4 * turn), (-2, -1)).flip((-1,) if mirror < 0.5 else ())
+            for crop, (turn, mirror) in zip(crops, drawn[:, 3:5].tolist(), strict=True)
+        ]
+        low, high = self.rescale
+        factors = torch.where(drawn[:, 5] < self.rescale_probability, low + (high - low) * drawn[:, 6], 1.0)
+        batch = torch.stack(turned)
+        return self.empty + (batch - self.empty) * factors.to(batch)[:, None, None, None]
 
-    def _crop(self, images: Tensor, size: int, generator: torch.Generator) -> Tensor:
-        def whole(high: int) -> int:
-            return int(torch.randint(high, (), generator=generator))
+    def _add_phase(self, crops: list[Tensor], windows: list[_Window], generator: torch.Generator) -> None:
+        """Make complex crops of the magnitudes among them, all at once."""
+        assert self.phase is not None
+        real = [i for i, crop in enumerate(crops) if len(crop) == 1]
+        if not real:
+            return
+        magnitudes = torch.cat([crops[i] for i in real])
+        rows = torch.stack([windows[i].rows() for i in real]).to(magnitudes.device)
+        columns = torch.stack([windows[i].columns() for i in real]).to(magnitudes.device)
+        made = with_smooth_phase(magnitudes, rows, columns, generator, **self.phase.model_dump())
+        for i, crop in zip(real, torch.stack((made.real, made.imag), 1), strict=True):
+            crops[i] = crop
 
-        def uniform() -> float:
-            return float(torch.rand((), generator=generator))
 
-        image = images[whole(len(images))]
-        height, width = image.shape[-2:]
-        top, left = whole(max(height - size, 0) + 1), whole(max(width - size, 0) + 1)
-        crop = image[:, top : top + size, left : left + size].float()
-        if crop.shape[-2:] != (size, size):
-            padding = (0, size - crop.shape[-1], 0, size - crop.shape[-2])
-            crop = torch.nn.functional.pad(crop, padding, value=self.empty)
-        if self.phase is not None and len(crop) == 1:
-            rows = places(size, of=max(height, size), first=top)
-            columns = places(size, of=max(width, size), first=left)
-            made = with_smooth_phase(crop[0], rows, columns, generator, **self.phase.model_dump())
-            crop = torch.stack((made.real, made.imag))
-        crop = torch.rot90(crop, whole(4), (-2, -1))
-        if uniform() < 0.5:
-            crop = crop.flip(-1)
-        if uniform() < self.rescale_probability:
-            low, high = self.rescale
-            crop = self.empty + (crop - self.empty) * (low + (high - low) * uniform())
-        return crop
+@dataclass(frozen=True)
+class _Window:
+    """Where a square crop lies in an image (channels, height, width)."""
+
+    image: Tensor
+    size: int
+    top: int
+    left: int
+
+    @classmethod
+    def drawn(cls, images: Tensor, size: int, which: float, down: float, across: float) -> _Window:
+        """One of the images, and a place in it, by numbers from 0 to 1."""
+        height, width = images.shape[-2:]
+        top, left = (int(u * (max(n - size, 0) + 1)) for u, n in ((down, height), (across, width)))
+        return cls(images[int(which * len(images))], size, top, left)
+
+    def crop(self, empty: float) -> Tensor:
+        """The crop, shape (channels, size, size), float32."""
+        part = self.image[:, self.top : self.top + self.size, self.left : self.left + self.size]
+        if part.shape[-2:] == (self.size, self.size):
+            return part.float()
+        padding = (0, self.size - part.shape[-1], 0, self.size - part.shape[-2])
+        return torch.nn.functional.pad(part.float(), padding, value=empty)
+
+    def rows(self) -> Tensor:
+        """Places of the rows in the whole image; see `ctflow.smooth_fields.places`."""
+        return places(self.size, of=max(self.image.shape[-2], self.size), first=self.top)
+
+    def columns(self) -> Tensor:
+        """Places of the columns in the whole image."""
+        return places(self.size, of=max(self.image.shape[-1], self.size), first=self.left)
 
 
 def read_images(file: Path, dataset: str, unit: str, representation: Representation) -> Tensor:

@@ -35,9 +35,10 @@ class Training:
     def __init__(
         self, settings: TrainingSettings, sampler: CropSampler, validation: Tensor | None = None
     ) -> None:
-        self.settings, self.sampler = settings, sampler
+        self.settings = settings
         self.path = AffinePath.named(**settings.path)
         self.device = torch.device(settings.device)
+        self.sampler = _near(sampler, self.device)
         sizes = NetworkSettings(**settings.network)
         with torch.random.fork_rng(devices=[]):
             # The initial weights are drawn from torch's global generator, by the network's own library.
@@ -50,6 +51,9 @@ class Training:
             self.network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
         self.generator = torch.Generator().manual_seed(settings.seed)
+        # Noise is drawn where it is used: a GPU would wait for that of the CPU.
+        on_cpu = self.device.type == "cpu"
+        self.noise = self.generator if on_cpu else torch.Generator(self.device).manual_seed(settings.seed)
         self.step, self.seconds = 0, 0.0
         self.validation = validation
 
@@ -70,9 +74,8 @@ class Training:
         # Larger crops come in smaller batches, so that every step costs about the same.
         count = max(1, round(settings.batch * (settings.crops[0] / size) ** 2))
         data = self.sampler(count, size, self.generator).to(self.device)
-        loss = flow_matching_loss(
-            self.network, self.path, data, sample_times(count, settings.time, self.generator), self.generator
-        )
+        times = sample_times(count, settings.time, self.generator)
+        loss = flow_matching_loss(self.network, self.path, data, times, self.noise)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), settings.gradient_clip)
@@ -86,8 +89,8 @@ class Training:
     def _update_average(self) -> None:
         # A plain mean at first, so that the initial weights are soon forgotten.
         decay = min(self.settings.ema, self.step / (self.step + 10))
-        for name, value in self.network.state_dict().items():
-            self.average[name].lerp_(value, 1 - decay)
+        values = self.network.state_dict()
+        torch._foreach_lerp_([self.average[name] for name in values], list(values.values()), 1 - decay)
 
     def prior(self) -> FlowPrior:
         """The prior with averaged weights, as trained so far."""
@@ -124,6 +127,7 @@ class Training:
             "average": self.average,
             "optimiser": self.optimiser.state_dict(),
             "generator": self.generator.get_state(),
+            "noise": self.noise.get_state(),
             "step": self.step,
             "seconds": self.seconds,
         }
@@ -147,6 +151,8 @@ class Training:
         self.average = state["average"]
         self.optimiser.load_state_dict(state["optimiser"])
         self.generator.set_state(state["generator"].cpu())
+        if self.noise is not self.generator and state["noise"].shape == self.noise.get_state().shape:
+            self.noise.set_state(state["noise"].cpu())
         self.step, self.seconds = state["step"], state["seconds"]
 
 
@@ -157,7 +163,7 @@ def _checkpoint(file: Path, device: torch.device) -> dict[str, Any]:
     except (OSError, RuntimeError, ValueError, KeyError, EOFError, UnpicklingError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{file}: expected a checkpoint, found a damaged file: {reason}") from error
-    parts = {"settings", "network", "average", "optimiser", "generator", "step", "seconds"}
+    parts = {"settings", "network", "average", "optimiser", "generator", "noise", "step", "seconds"}
     if not isinstance(state, dict) or parts - set(state) or not isinstance(state["settings"], dict):
         raise ValueError(f"{file}: expected a checkpoint, found another file")
     return state
@@ -170,8 +176,8 @@ def flow_matching_loss(
 
     Lipman et al., Flow matching for generative modeling, arXiv 2210.02747, equation 9.
     """
-    noise = torch.randn(data.shape, generator=generator, dtype=data.dtype).to(data.device)
-    times = times.to(data.device)
+    noise = torch.randn(data.shape, generator=generator, dtype=data.dtype, device=generator.device)
+    noise, times = noise.to(data.device), times.to(data.device)
     velocity = network(path.interpolate(noise, data, times), times)
     return (velocity - path.target_velocity(noise, data, times)).square().mean()
 
@@ -271,6 +277,13 @@ def _data(settings: TrainingSettings, representation: Representation) -> tuple[C
         return sampler, None
     generator = torch.Generator().manual_seed(settings.seed)
     return sampler, crops_of(settings.validation)(16, max(settings.crops), generator)
+
+
+def _near(sampler: CropSampler, device: torch.device) -> CropSampler:
+    """The sampler with its images on a GPU where they take at most a quarter of what is free there."""
+    if device.type != "cuda" or sampler.nbytes > torch.cuda.mem_get_info(device)[0] / 4:
+        return sampler
+    return sampler.to(device)
 
 
 def _refuse_magnitudes(sets: list[ImageSet], images: list[Tensor], settings: TrainingSettings) -> None:

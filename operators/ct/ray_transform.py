@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Sequence
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, Protocol
 
 import torch
@@ -94,8 +95,8 @@ class RayTransform(LinearOperator):
         on CUDA only. "odl": ODL's `astra_cpu`, float32, in the plane. "sparse": the weights of "joseph" in a
         matrix that is kept, for small scans in the plane that are used often, CPU and CUDA, float32 and
         float64. "triton": the weights and the exact transpose of "joseph" on CUDA, float32. "auto": "joseph"
-        for tensors on the CPU; on CUDA "astra", whose adjoint is approximate (ASTRA's backprojector is not
-        the transpose of its projector), and "triton" where ASTRA cannot take the detector or the pixels.
+        for tensors on the CPU, and "triton" on CUDA; where Triton is not installed, "astra", whose adjoint
+        is approximate there (ASTRA's backprojector is not the transpose of its projector).
 
     Raises
     ------
@@ -213,15 +214,14 @@ class RayTransform(LinearOperator):
         return self._engines[name]
 
     def _on_cuda(self) -> str:
-        """Return the engine of "auto" on CUDA: ASTRA unless it cannot take this detector or these pixels."""
+        """Return the engine of "auto" on CUDA: Triton, or ASTRA where Triton is not installed."""
+        if find_spec("triton") is not None:
+            return "triton"
         if "astra" not in self._engines:
-            try:
-                self._engines["astra"] = _engine("astra", self.geometry, self.grid)
-            except ValueError:
-                return "triton"
+            self._engines["astra"] = _engine("astra", self.geometry, self.grid)
             log.warning(
-                'projector "auto": ASTRA computes %s on CUDA; its adjoint is approximate, and that of '
-                'projector "triton" exact',
+                'projector "auto": Triton is not installed; ASTRA computes %s on CUDA, and its adjoint is '
+                "approximate",
                 type(self.geometry).__name__,
             )
         return "astra"

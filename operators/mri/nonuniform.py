@@ -106,11 +106,12 @@ class NonuniformFourier(LinearOperator):
     def _apply(self, fn: Any, recurse: bool = True) -> NonuniformFourier:
         # Casting a module must not round frequencies: they keep their precision and follow the device.
         trajectory = self.trajectory
+        # The Gram operator holds this one, and would be moved by it for ever.
+        self._gram = None
         super()._apply(fn, recurse)
         self.trajectory = trajectory.to(self.trajectory.device)
         for cache in (self._cast, self._sums, self._norms):
             cache.clear()
-        self._gram = None
         return self
 
     @property

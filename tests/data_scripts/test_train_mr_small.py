@@ -15,7 +15,8 @@ from data_scripts.train_mr_small import MR_SMALL, VOLUMES, collect
 @pytest.fixture
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Every volume as blocks of 10, 12 and 14 voxels with an empty first slice."""
-    monkeypatch.setattr("data_scripts.bundled_prior.PHANTOMS", 1)
+    for name in ("PHANTOMS", "PROCESSES"):
+        monkeypatch.setattr(f"data_scripts.train_mr_small.{name}", 1)
     monkeypatch.setattr("data_scripts.bundled_prior.VALIDATION_PHANTOMS", 1)
     random = np.random.default_rng(0)
     with h5py.File(tmp_path / "mr_slices.h5", "w") as file:
@@ -49,7 +50,7 @@ def test_the_evaluation_subject_is_validated_on_only(data: Path) -> None:
 
 
 def test_the_settings_are_those_of_a_complex_training(data: Path) -> None:
-    settings = TrainingSettings(**MR_SMALL.training(data / "images.h5", 1.0, "cpu"))
+    settings = TrainingSettings(**MR_SMALL.training(data / "images.h5", "cpu"))
     assert settings.phase is not None
     assert settings.initial == "ct-small"
     assert {entry.unit for entry in settings.images} == {"arbitrary"}

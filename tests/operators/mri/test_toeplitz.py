@@ -74,3 +74,11 @@ def test_solving_uses_it(monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.allclose(
         operator.adjoint(operator(plain.x) - y) + 5.0 * plain.x, torch.zeros_like(plain.x), rtol=0, atol=1e-9
     )
+
+
+def test_it_moves_with_its_operator_and_without() -> None:
+    operator = NonuniformFourier((6, 7), random_trajectory((6, 7), 20))
+    image = random((6, 7), torch.complex128)
+    expected = operator.gram(image)
+    for moved in (operator.gram.to("cpu"), operator.to("cpu").gram):
+        assert torch.equal(moved(image), expected)
