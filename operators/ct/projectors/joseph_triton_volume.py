@@ -35,14 +35,16 @@ def _kernels() -> Any:
 class _Views:
     """What the kernels have to know of each view, in voxels of a grid: see `triton_volume_kernels`.
 
-    numbers (views, 34); bends (2, views, bins), or (2, 0, 0) for a flat detector; polynomial; and how many
-    bins or rows single precision and the polynomial may be wrong.
+    numbers (views, 34); bends (2, views, bins), or (2, 0, 0) for a flat detector; polynomial; how many bins
+    or rows single precision and the polynomial may be wrong; and whether the rays of every column differ in z
+    only, and none marches along z.
     """
 
     numbers: Float64Array
     bends: Float64Array
     polynomial: tuple[float, float, float, float]
     margin: float
+    upright: bool
 
 
 def _views(geometry: VolumeGeometry, grid: ImageGrid) -> _Views:
@@ -88,7 +90,26 @@ def _views(geometry: VolumeGeometry, grid: ImageGrid) -> _Views:
     else:
         numbers[:, 29:32] = (center - origin) / scale
     margin = 2e-3 + 4e-6 * (max(geometry.detector.shape) + max(grid.shape)) + error
-    return _Views(numbers, bends, polynomial, margin)
+    return _Views(numbers, bends, polynomial, margin, _upright(numbers, bends, geometry.detector.shape))
+
+
+def _upright(numbers: Float64Array, bends: Float64Array, shape: tuple[int, ...]) -> bool:
+    """Return whether columns of the detector lie along z, and rays go rather along x or y than along z."""
+    if np.any(numbers[:, [9, 10, 12, 13]]):
+        return False
+    rows, bins = shape
+    turn = numbers[:, 15:16]
+    tangent = bends[0] if bends.size else np.arange(bins) - (bins - 1) / 2
+    secant = bends[1] if bends.size else 1.0
+    flat = np.maximum(
+        *(np.abs(numbers[:, i : i + 1] + turn * numbers[:, i + 3 : i + 4] * tangent) for i in (3, 4))
+    )
+    steepest = np.zeros_like(flat)
+    for across in (-(rows - 1) / 2, (rows - 1) / 2):
+        height = numbers[:, 14:15] + numbers[:, 11:12] * across
+        rise = numbers[:, 5:6] + turn * (numbers[:, 8:9] * tangent + height * secant)
+        steepest = np.maximum(steepest, np.abs(rise))
+    return bool((steepest < 0.99 * flat).all())
 
 
 class JosephTritonVolumeProjector:
@@ -161,8 +182,8 @@ class JosephTritonVolumeProjector:
                     self._kernels.adjoint_voxels[(tiles,)](
                         part, numbers, bends, image, len(part), rows, bins, *self.grid.shape, *self._sides(),
                         self._views.margin, *self._views.polynomial,
-                        CURVED=self.geometry.detector.curved, DEEP=deep, TALL=tall, WIDE=wide,
-                        enable_fp_fusion=False,
+                        CURVED=self.geometry.detector.curved, UPRIGHT=self._views.upright,
+                        DEEP=deep, TALL=tall, WIDE=wide, enable_fp_fusion=False,
                     )  # fmt: skip
         return images
 

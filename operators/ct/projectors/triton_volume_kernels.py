@@ -48,15 +48,60 @@ def trace(entry, tangent, secant, across, tall, wide, deep):
         tl.where(to_x, x, tl.where(to_z, z, y)),
         tl.where(to_x, along_x, tl.where(to_z, along_z, along_y)),
     )
-    first, first_slope = tl.where(to_x, y, x), tl.where(to_x, along_y, along_x) / along
-    second, second_slope = tl.where(to_z, y, z), tl.where(to_z, along_y, along_z) / along
+    inverse = 1 / along
+    first, first_slope = tl.where(to_x, y, x), tl.where(to_x, along_y, along_x) * inverse
+    second, second_slope = tl.where(to_z, y, z), tl.where(to_z, along_y, along_z) * inverse
     in_mm = (
         along_x * along_x * (wide * wide)
         + along_y * along_y * (tall * tall)
         + along_z * along_z * (deep * deep)
     )
-    length = tl.sqrt(in_mm) / tl.abs(along)
+    length = tl.sqrt(in_mm) * tl.abs(inverse)
     return axis, first - ahead * first_slope, first_slope, second - ahead * second_slope, second_slope, length
+
+
+@triton.jit
+def trace_column(entry, tangent, tall, wide):
+    """Return what `trace` finds for all rays of an upright detector's column: all but its z.
+
+    Whether they march along x, the place and the reciprocal of the direction along the march, the place aside
+    and how it goes, and the square of the mm per unit of direction without z.
+    """
+    more_x, more_y = tl.load(entry + 6) * tangent, tl.load(entry + 7) * tangent
+    turn, shift = tl.load(entry + 15), tl.load(entry + 16)
+    x, along_x = tl.load(entry) + shift * more_x, tl.load(entry + 3) + turn * more_x
+    y, along_y = tl.load(entry + 1) + shift * more_y, tl.load(entry + 4) + turn * more_y
+    to_x = tl.abs(along_x) >= tl.abs(along_y) * (1 - 1e-6)
+    ahead = tl.where(to_x, x, y)
+    inverse = 1 / tl.where(to_x, along_x, along_y)
+    first, first_slope = tl.where(to_x, y, x), tl.where(to_x, along_y, along_x) * inverse
+    flat = along_x * along_x * (wide * wide) + along_y * along_y * (tall * tall)
+    return to_x, ahead, inverse, first - ahead * first_slope, first_slope, flat
+
+
+@triton.jit
+def trace_row(entry, tangent, secant, across, ahead, inverse, flat, deep):
+    """Return the height of a ray of a column, how it goes, and the mm per step."""
+    more_z = tl.load(entry + 8) * tangent + (tl.load(entry + 14) + tl.load(entry + 11) * across) * secant
+    z, along_z = (
+        tl.load(entry + 2) + tl.load(entry + 16) * more_z,
+        tl.load(entry + 5) + tl.load(entry + 15) * more_z,
+    )
+    second_slope = along_z * inverse
+    length = tl.sqrt(flat + along_z * along_z * (deep * deep)) * tl.abs(inverse)
+    return z - ahead * second_slope, second_slope, length
+
+
+@triton.jit
+def bend(bends, view, views, bins, k, there, CURVED: tl.constexpr):
+    """Return tangent and secant of a bin on a curved detector, or the bin from the middle and 1."""
+    if CURVED:
+        tangent = tl.load(bends + view * bins + k, mask=there, other=0.0)
+        secant = tl.load(bends + (views + view) * bins + k, mask=there, other=1.0)
+    else:
+        tangent = k.to(tl.float32) - (bins - 1) * 0.5
+        secant = tl.full(k.shape, 1.0, tl.float32)
+    return tangent, secant
 
 
 @triton.jit
@@ -104,12 +149,7 @@ def forward_rays(
     j = (tile // along_tiles) * TALL + lane // WIDE
     k = (tile % along_tiles) * WIDE + lane % WIDE
     known = (j < rows) & (k < bins)
-    if CURVED:
-        tangent = tl.load(bends + view * bins + k, mask=known, other=0.0)
-        secant = tl.load(bends + (views + view) * bins + k, mask=known, other=1.0)
-    else:
-        tangent = k.to(tl.float32) - (bins - 1) * 0.5
-        secant = tl.full((TALL * WIDE,), 1.0, tl.float32)
+    tangent, secant = bend(bends, view, views, bins, k, known, CURVED)
     across = j.to(tl.float32) - (rows - 1) * 0.5
     axis, first_start, first_slope, second_start, second_slope, length = trace(
         numbers + view * _NUMBERS, tangent, secant, across, tall, wide, deep
@@ -199,6 +239,7 @@ def adjoint_voxels(
     quintic,
     septic,
     CURVED: tl.constexpr,
+    UPRIGHT: tl.constexpr,
     DEEP: tl.constexpr,
     TALL: tl.constexpr,
     WIDE: tl.constexpr,
@@ -207,7 +248,8 @@ def adjoint_voxels(
 
     The voxels of a tile look at a rectangle of bins around the place where each is seen. Its size is bounded
     by how fast that place moves at the tile, and `margin` bins of rounding; linear to septic are the odd
-    polynomial that stands for the arc tangent on a curved detector.
+    polynomial that stands for the arc tangent on a curved detector. UPRIGHT: the rays of a detector's column
+    differ in z only and none marches along z, so that most of `trace` is done once a column.
     """
     column_tiles, row_tiles = tl.cdiv(width, WIDE), tl.cdiv(height, TALL)
     tile = tl.program_id(0)
@@ -290,27 +332,50 @@ def adjoint_voxels(
         # Limits, because a voxel far beside the cone may be seen at infinity.
         first_bin = tl.minimum(tl.maximum(tl.ceil(along - bin_reach), 0.0), 1.0 * bins).to(tl.int32)
         first_row_seen = tl.minimum(tl.maximum(tl.ceil(across - row_reach), 0.0), 1.0 * rows).to(tl.int32)
-        candidates = many_bins * many_rows * tl.max(meets.to(tl.int32), 0)
-        for candidate in range(candidates):
-            j = first_row_seen + candidate // many_bins
-            k = first_bin + candidate % many_bins
-            there = known & (j >= 0) & (j < rows) & (k >= 0) & (k < bins)
-            if CURVED:
-                tangent = tl.load(bends + view * bins + k, mask=there, other=0.0)
-                secant = tl.load(bends + (views + view) * bins + k, mask=there, other=1.0)
-            else:
-                tangent = k.to(tl.float32) - (bins - 1) * 0.5
-                secant = tl.full((DEEP * TALL * WIDE,), 1.0, tl.float32)
-            axis, first_start, first_slope, second_start, second_slope, length = trace(
-                entry, tangent, secant, j.to(tl.float32) - (rows - 1) * 0.5, tall, wide, deep
-            )
-            step = tl.where(axis == 0, x, tl.where(axis == 1, y, z))
-            first = hat(tl.fma(step, first_slope, first_start), tl.where(axis == 0, y, x))
-            second = hat(tl.fma(step, second_slope, second_start), tl.where(axis == 2, y, z))
-            weight = first * second * length
-            near = there & (weight > 0)
-            ray = tl.load(sinogram + (view * rows + j) * bins + k, mask=near, other=0.0)
-            total = tl.fma(weight, ray, total)
+        seen = tl.max(meets.to(tl.int32), 0)
+        if UPRIGHT:
+            for b in range(many_bins * seen):
+                k = first_bin + b
+                tangent, secant = bend(bends, view, views, bins, k, known & (k >= 0) & (k < bins), CURVED)
+                march_x, ahead, inverse, first_start, first_slope, flat = trace_column(
+                    entry, tangent, tall, wide
+                )
+                step = tl.where(march_x, x, y)
+                first = hat(tl.fma(step, first_slope, first_start), tl.where(march_x, y, x))
+                in_column = known & (k >= 0) & (k < bins) & (first > 0)
+                for r in range(many_rows):
+                    j = first_row_seen + r
+                    second_start, second_slope, length = trace_row(
+                        entry,
+                        tangent,
+                        secant,
+                        j.to(tl.float32) - (rows - 1) * 0.5,
+                        ahead,
+                        inverse,
+                        flat,
+                        deep,
+                    )
+                    second = hat(tl.fma(step, second_slope, second_start), z)
+                    weight = first * second * length
+                    near = in_column & (j >= 0) & (j < rows) & (weight > 0)
+                    ray = tl.load(sinogram + (view * rows + j) * bins + k, mask=near, other=0.0)
+                    total = tl.fma(weight, ray, total)
+        else:
+            for candidate in range(many_bins * many_rows * seen):
+                j = first_row_seen + candidate // many_bins
+                k = first_bin + candidate % many_bins
+                there = known & (j >= 0) & (j < rows) & (k >= 0) & (k < bins)
+                tangent, secant = bend(bends, view, views, bins, k, there, CURVED)
+                axis, first_start, first_slope, second_start, second_slope, length = trace(
+                    entry, tangent, secant, j.to(tl.float32) - (rows - 1) * 0.5, tall, wide, deep
+                )
+                step = tl.where(axis == 0, x, tl.where(axis == 1, y, z))
+                first = hat(tl.fma(step, first_slope, first_start), tl.where(axis == 0, y, x))
+                second = hat(tl.fma(step, second_slope, second_start), tl.where(axis == 2, y, z))
+                weight = first * second * length
+                near = there & (weight > 0)
+                ray = tl.load(sinogram + (view * rows + j) * bins + k, mask=near, other=0.0)
+                total = tl.fma(weight, ray, total)
     place = volume + (level * height + row) * width + column
     tl.store(place, tl.load(place, mask=known, other=0.0) + total, mask=known)
 
