@@ -2,9 +2,10 @@
 
 Run ``python -m benchmarks.ray_transform_gpu`` on a machine with a CUDA device. Times are those of device
 events around a call, on tensors that are on the device already; every round times every row once, and the
-best of the rounds counts. ASTRA's fan beams go slice by slice, because a stack of them would be a cone beam.
-ASTRA's adjoint is approximate, and its projections interpolate with 8-bit fractions; ours are exact
-transposes of each other: the column "match" is |<A x, y> - <x, A' y>| / (|A x| |y|).
+best of the rounds counts. ASTRA runs as projector "astra", on the memory of the tensors; its fan beams go slice
+by slice, because a stack of them would be a cone beam. Its adjoint is approximate, and its projections
+interpolate with 8-bit fractions; ours are exact transposes of each other: the column "match" is
+|<A x, y> - <x, A' y>| / (|A x| |y|).
 """
 
 from __future__ import annotations
@@ -14,10 +15,8 @@ import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib import import_module
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -45,52 +44,6 @@ def cases() -> list[Case]:
         Case("fan", fan, ImageGrid((362, 362), 0.7), 16),
         Case("cone", cone, ImageGrid((256, 256, 256), 1.0), 1),
     ]
-
-
-def astra_pair(case: Case) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
-    """Return ASTRA's CUDA projection and backprojection of a case, on the memory of torch tensors."""
-    if isinstance(case.geometry, ParallelBeam):
-        operator = RayTransform(case.geometry, case.grid, projector="astra")
-        return operator, operator.adjoint
-    astra = import_module("astra")
-    flip = np.tile([1, -1, 1], 4)  # in ASTRA's volumes y grows with the row
-    sides: tuple[float, ...] = case.grid.pixel_size  # type: ignore[assignment]
-    if isinstance(case.geometry, FanBeam):
-        vectors = np.zeros((case.geometry.views, 12))
-        for target, source in ((0, 0), (3, 2), (6, 4)):
-            vectors[:, target : target + 2] = case.geometry.vectors()[:, source : source + 2]
-        vectors[:, 11] = sides[-1]
-        shape, rows, thick = (1, *case.grid.shape), 1, sides[-1]
-    else:
-        vectors = case.geometry.vectors()
-        shape, rows, thick = case.grid.shape, case.geometry.sinogram_shape[1], sides[0] * case.grid.shape[0]
-    left, right, bottom, top = case.grid.extent[:4]
-    projector = astra.create_projector(
-        "cuda3d",
-        astra.create_proj_geom("cone_vec", rows, case.geometry.detector.bins, vectors * flip),
-        astra.create_vol_geom(*shape[1:], shape[0], left, right, -top, -bottom, -thick / 2, thick / 2),
-    )
-
-    def run(direction: str, source: Tensor, target: Tensor) -> Tensor:
-        torch.cuda.current_stream().synchronize()
-        getattr(astra.projector3d, direction)(projector, source, out=target)
-        return target
-
-    def forward(images: Tensor) -> Tensor:
-        # ASTRA has (rows, views, bins), and one slice of a fan is one row.
-        made = images.new_empty(len(images), rows, case.geometry.views, case.geometry.detector.bins)
-        for image, sinogram in zip(images.reshape(-1, *shape), made, strict=True):
-            run("direct_FP", image, sinogram)
-        return made.transpose(1, 2).reshape(len(images), *case.geometry.sinogram_shape)
-
-    def adjoint(sinograms: Tensor) -> Tensor:
-        turned = sinograms.reshape(len(sinograms), case.geometry.views, rows, -1).transpose(1, 2).contiguous()
-        made = sinograms.new_empty(len(sinograms), *shape)
-        for sinogram, image in zip(turned, made, strict=True):
-            run("direct_BP", sinogram, image)
-        return made.reshape(len(sinograms), *case.grid.shape)
-
-    return forward, adjoint
 
 
 @dataclass
@@ -122,7 +75,9 @@ def rows(case: Case) -> list[Row]:
     image = torch.rand(case.batch, *ours.domain_shape, device="cuda", generator=generator)
     sinogram = torch.rand(case.batch, *ours.range_shape, device="cuda", generator=generator)
     made = []
-    for engine, (forward, adjoint) in (("astra", astra_pair(case)), ("triton", (ours, ours.adjoint))):
+    theirs = RayTransform(case.geometry, case.grid, projector="astra")
+    for engine, operator in (("astra", theirs), ("triton", ours)):
+        forward, adjoint = operator, operator.adjoint
         projected, back = forward(image).double(), adjoint(sinogram).double()
         gap = float((projected * sinogram).sum() - (image * back).sum())
         match = abs(gap) / float(projected.norm() * sinogram.double().norm())

@@ -101,9 +101,8 @@ def _upright(numbers: Float64Array, bends: Float64Array, shape: tuple[int, ...])
     turn = numbers[:, 15:16]
     tangent = bends[0] if bends.size else np.arange(bins) - (bins - 1) / 2
     secant = bends[1] if bends.size else 1.0
-    flat = np.maximum(
-        *(np.abs(numbers[:, i : i + 1] + turn * numbers[:, i + 3 : i + 4] * tangent) for i in (3, 4))
-    )
+    along_x, along_y = (numbers[:, i : i + 1] + turn * numbers[:, i + 3 : i + 4] * tangent for i in (3, 4))
+    flat = np.maximum(np.abs(along_x), np.abs(along_y))
     steepest = np.zeros_like(flat)
     for across in (-(rows - 1) / 2, (rows - 1) / 2):
         height = numbers[:, 14:15] + numbers[:, 11:12] * across

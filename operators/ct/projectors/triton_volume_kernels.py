@@ -83,10 +83,8 @@ def trace_column(entry, tangent, tall, wide):
 def trace_row(entry, tangent, secant, across, ahead, inverse, flat, deep):
     """Return the height of a ray of a column, how it goes, and the mm per step."""
     more_z = tl.load(entry + 8) * tangent + (tl.load(entry + 14) + tl.load(entry + 11) * across) * secant
-    z, along_z = (
-        tl.load(entry + 2) + tl.load(entry + 16) * more_z,
-        tl.load(entry + 5) + tl.load(entry + 15) * more_z,
-    )
+    turn, shift = tl.load(entry + 15), tl.load(entry + 16)
+    z, along_z = tl.load(entry + 2) + shift * more_z, tl.load(entry + 5) + turn * more_z
     second_slope = along_z * inverse
     length = tl.sqrt(flat + along_z * along_z * (deep * deep)) * tl.abs(inverse)
     return z - ahead * second_slope, second_slope, length
@@ -345,15 +343,9 @@ def adjoint_voxels(
                 in_column = known & (k >= 0) & (k < bins) & (first > 0)
                 for r in range(many_rows):
                     j = first_row_seen + r
+                    row_place = j.to(tl.float32) - (rows - 1) * 0.5
                     second_start, second_slope, length = trace_row(
-                        entry,
-                        tangent,
-                        secant,
-                        j.to(tl.float32) - (rows - 1) * 0.5,
-                        ahead,
-                        inverse,
-                        flat,
-                        deep,
+                        entry, tangent, secant, row_place, ahead, inverse, flat, deep
                     )
                     second = hat(tl.fma(step, second_slope, second_start), z)
                     weight = first * second * length

@@ -241,4 +241,4 @@ def test_astra_on_a_gpu_is_close_to_josephs(scan: FanBeam | ParallelBeam) -> Non
     ours, theirs = RayTransform(scan, grid, "joseph"), RayTransform(scan, grid, "astra")
     sinogram = ours(image)
     assert distance(theirs(image.cuda()).cpu(), sinogram) < 0.02
-    assert distance(theirs.adjoint(sinogram.cuda()).cpu(), ours.adjoint(sinogram)) < 0.1
+    assert distance(theirs.adjoint(sinogram.cuda()).cpu(), ours.adjoint(sinogram)) < 0.15
