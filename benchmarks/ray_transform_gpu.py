@@ -2,8 +2,8 @@
 
 Run ``python -m benchmarks.ray_transform_gpu`` on a machine with a CUDA device. Times are those of device
 events around a call, on tensors that are on the device already; every round times every row once, and the
-best of the rounds counts. ASTRA runs as projector "astra", on the memory of the tensors; its fan beams go slice
-by slice, because a stack of them would be a cone beam. Its adjoint is approximate, and its projections
+best of the rounds counts. ASTRA runs as projector "astra", on the memory of the tensors; its fan beams go
+slice by slice, because a stack of them would be a cone beam. Its adjoint is approximate, and its projections
 interpolate with 8-bit fractions; ours are exact transposes of each other: the column "match" is
 |<A x, y> - <x, A' y>| / (|A x| |y|).
 """
