@@ -34,7 +34,7 @@ from ctflow.report import comparison
 from ctflow.solvers import make_solver
 from ctflow.solvers.solver import configure
 
-CLASSICAL = ("fbp", "sirt", "cgls", "tv", "zero-filled", "cg-sense")
+CLASSICAL = ("fbp", "sirt", "cgls", "tv", "zero-filled", "cg-sense", "wavelet")
 # Rows of flow solvers: the name on the command line, and what differs from the published defaults.
 FLOWS: dict[str, tuple[str, dict[str, Any]]] = {
     "flower": ("flower", {}),
