@@ -83,22 +83,28 @@ def main() -> int:
     parser.add_argument("--couplings", type=float, nargs="+", default=[0.0, 10.0])
     parser.add_argument("--seed", type=int, default=0, help="of the body; another one is for tuning")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    device = arguments.device
     try:
-        prior = load_prior(arguments.prior)
+        prior = load_prior(arguments.prior).to(device)
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
     changes = {"size": arguments.size, "views": arguments.views}
-    scan = simulate_preset("cone", [HELD_OUT + arguments.seed], **changes)
-    tuning = simulate_preset("cone", [HELD_OUT + arguments.seed + 1000], **changes)
-    print(f"{scan.problem.operator!r}, {arguments.threads} threads, prior {prior.name}")
+    scan, tuning = (
+        SimulatedScan(found.problem.to(device), found.truth.to(device))
+        for found in (simulate_preset("cone", [HELD_OUT + arguments.seed + k], **changes) for k in (0, 1000))
+    )
+    print(f"{scan.problem.operator!r}, {arguments.threads} threads, {device}, prior {prior.name}")
     print(f"{'solver':8}{'PSNR':>7}{'seconds':>9}{'MB':>7}  setting")
     for row in rows(tuning, prior, arguments.steps, arguments.couplings):
-        before, begin = reset_peak(), time.perf_counter()
+        before, begin = reset_peak(device), time.perf_counter()
         image = row.solver(scan.problem, row.prior, generator=torch.Generator().manual_seed(0)).image
-        seconds, extra = time.perf_counter() - begin, peak() - before
+        # The peak waits for the device.
+        extra = peak(device) - before
+        seconds = time.perf_counter() - begin
         found = float(psnr(image.flatten(-3, -2), scan.truth.flatten(-3, -2)).mean())
         print(f"{row.name:8}{found:7.2f}{seconds:9.1f}{extra / 1e6:7.0f}  {row.setting}", flush=True)
     return 0
