@@ -16,7 +16,7 @@ from operators.ct.projectors.arctangent import arctangent
 VolumeGeometry = ParallelBeam3D | ConeBeam | HelicalConeBeam
 _MOST = (1 << 31) - 1  # what 32 bits can count
 _RAYS = (4, 32)  # rows and bins of a block of rays
-_VOXELS = (4, 4, 8)  # slices, rows and columns of a block of voxels
+_VOXELS = (8, 8, 8)  # slices, rows and columns of a block of voxels
 
 
 def _kernels() -> Any:
