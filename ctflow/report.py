@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 # Inches of one panel, and dots per inch: 256 x 256 pixels are shown at about their own size.
 _PANEL = 3.0
 _DPI = 110
+_MOST_IN_A_ROW = 7
 
 
 def preview(
@@ -80,7 +81,7 @@ def comparison(
     title: str = "",
     reference_name: str = "truth",
 ) -> Path:
-    """A PNG of several images side by side, the reference last, with PSNR and SSIM below each.
+    """A PNG of several images side by side, seven in a row, the reference last; PSNR and SSIM below each.
 
     Parameters
     ----------
@@ -165,12 +166,17 @@ def _panels(count: int, shape: Sequence[int], title: str) -> tuple[Figure, list[
     from matplotlib.figure import Figure
 
     aspect = min(max(shape[-2] / shape[-1], 0.25), 4.0)
-    height = _PANEL * aspect + (0.9 if title else 0.6)
-    figure = Figure(figsize=(_PANEL * count + 0.9, height), dpi=_DPI, layout="constrained")
+    rows = -(-count // _MOST_IN_A_ROW)
+    columns = -(-count // rows)
+    height = (_PANEL * aspect + 0.6) * rows + (0.3 if title else 0)
+    figure = Figure(figsize=(_PANEL * columns + 0.9, height), dpi=_DPI, layout="constrained")
     FigureCanvasAgg(figure)
     if title:
         figure.suptitle(title, fontsize=11, parse_math=False)
-    return figure, list(figure.subplots(1, count, squeeze=False)[0])
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for spare in axes[count:]:
+        spare.remove()
+    return figure, axes[:count]
 
 
 def _draw(axis: Axes, image: Tensor, low: float, high: float) -> Any:
@@ -182,7 +188,9 @@ def _draw(axis: Axes, image: Tensor, low: float, high: float) -> Any:
 
 
 def _grey_bar(figure: Figure, axes: list[Axes], drawn: Any, unit: str) -> None:
-    bar = figure.colorbar(drawn, ax=axes, shrink=0.85, pad=0.01, fraction=0.1 / len(axes), aspect=25)
+    bar = figure.colorbar(
+        drawn, ax=axes, shrink=0.85, pad=0.01, fraction=0.1 / min(len(axes), _MOST_IN_A_ROW), aspect=25
+    )
     bar.ax.tick_params(labelsize=8)
     bar.outline.set_visible(False)
     if unit:

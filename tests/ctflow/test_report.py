@@ -49,6 +49,10 @@ def test_comparison_has_a_panel_more_than_images(images, tmp_path: Path) -> None
         comparison({"FBP": images[0], "TV": images[1]}, images[2], tmp_path / "a.png", pixel_size=1.0)
     ).shape
     assert shape[1] > 1.5 * shape[0]
+    many = {str(i): images[0] for i in range(8)}
+    rows = imread(comparison(many, images[2], tmp_path / "rows.png")).shape
+    assert 1.8 < rows[0] / shape[0] < 2.2
+    assert rows[1] / shape[1] == pytest.approx(5 / 3, rel=0.1)
     with pytest.raises(ValueError, match=r"expected shape \(height, width\), found \(5, 40, 60\)"):
         comparison({"FBP": images}, images, tmp_path / "b.png")
 
