@@ -155,7 +155,20 @@ def weighing(
 
 def as_array(tensor: Tensor) -> Any:
     """The tensor's memory, contiguous, as a numpy array."""
+    if tensor.is_contiguous() and not (tensor.requires_grad or tensor.is_conj() or tensor.is_neg()):
+        return tensor.numpy()
     return tensor.detach().resolve_conj().resolve_neg().contiguous().numpy()
+
+
+def large_empty(shape: Sequence[int], like: Tensor) -> Tensor:
+    """A tensor of the dtype and device of another, to be written throughout.
+
+    On the CPU its memory is numpy's, which asks the kernel for large pages: those that malloc takes from the
+    kernel anew for every call, and gives back, can cost more than the transforms.
+    """
+    if like.device.type != "cpu":
+        return like.new_empty(tuple(shape))
+    return torch.from_numpy(np.empty(tuple(shape), as_array(like.new_empty(0)).dtype))
 
 
 def _by_points(kernel: Any, arguments: tuple[Any, ...]) -> None:

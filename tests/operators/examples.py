@@ -139,11 +139,12 @@ def fourier(
     coils: tuple[int, ...] = (),
     sampled: tuple[int, ...] | None = None,
     dimensions: int | None = None,
+    above: float = -0.5,
 ) -> Callable[[torch.dtype], LinearOperator]:
-    """Cartesian sampling with random maps and a random mask of shape `sampled`."""
+    """Cartesian sampling with random maps and a mask of shape `sampled`, normal numbers above a threshold."""
 
     def make(dtype: torch.dtype) -> LinearOperator:
-        mask = None if sampled is None else random(sampled, torch.float64, 3) > -0.5
+        mask = None if sampled is None else random(sampled, torch.float64, 3) > above
         maps = random((*coils, *shape), dtype, 4) if coils else None
         operator = CartesianFourier(shape, mask, maps, dimensions=dimensions)
         return Batched(operator) if operator.batch_shape else operator
@@ -221,6 +222,7 @@ EXAMPLES = (
     Example("fourier even", fourier((4, 6)), COMPLEX),
     Example("fourier odd", fourier((5, 3), sampled=(5, 3)), COMPLEX),
     Example("fourier columns", fourier((4, 5), sampled=(5,)), COMPLEX),
+    Example("fourier few columns", fourier((4, 7), (2,), (7,), above=0.3), COMPLEX),
     Example("fourier coils even", fourier((4, 4), (3,), (4,)), COMPLEX),
     Example("fourier coils odd", fourier((3, 5), (2,), (3, 5)), COMPLEX),
     Example("fourier volume", fourier((2, 3, 4), (2,), (3, 4)), COMPLEX),
