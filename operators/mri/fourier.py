@@ -253,13 +253,11 @@ class CartesianFourier(LinearOperator):
         Shape (outer, inner, coils, *image_shape), or 1 where they can; the scale of both transforms is in it.
         """
         event = len(self.domain_shape)
-        weights = with_axes(weights, len(self.range_shape))
+        weights = with_axes(weights * self._scale**2, len(self.range_shape))
         if not self._has_maps:
             weights = weights.unsqueeze(-event - 1)
         transformed = self.domain_shape[event - self.dimensions :]
-        weights = (
-            weights.expand(weights.shape[: weights.ndim - self.dimensions] + transformed) * self._scale**2
-        )
+        weights = weights.expand(weights.shape[: weights.ndim - self.dimensions] + transformed)
         lead, own = weights.shape[: -event - 1], weights.shape[-event - 1 :]
         if math.prod(lead) == 1:
             weights = weights.reshape(1, 1, *own)
