@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -197,9 +198,9 @@ class CartesianFourier(LinearOperator):
         expand = expanding(images, maps, self.dimensions)
         parts = blocks(y.shape[:3], self.domain_shape, y)
         if columns is not None:
-            fill = columns.filling(spectrum, y)
+            fill, forward = columns.filling(spectrum, y), columns.forward(x)
             for block in parts:
-                fill(columns.forward(expand(block)), block)
+                fill(forward(expand(block)), block)
         else:
             weigh = self._weighing(spectrum)
             for block in parts:
@@ -213,14 +214,15 @@ class CartesianFourier(LinearOperator):
         combine = combining(maps, images, self.dimensions)
         parts = blocks(kspace.shape[:3], self.domain_shape, y)
         if columns is not None:
-            take = columns.taking(kspace, spectrum)
+            take, adjoint = columns.taking(kspace, spectrum), columns.adjoint(y)
             for block in parts:
-                combine(columns.adjoint(take(block)), block)
+                combine(adjoint(take(block)), block)
         else:
-            weigh = self._weighing(spectrum, conjugate=True)
+            weigh, z = self._weighing(spectrum, conjugate=True), y.new_empty(0)
             for block in parts:
-                z = weigh(kspace, y.new_empty((*block.size, *self.domain_shape)), block)
-                combine(self._transform(z, inverse=True), block)
+                if tuple(z.shape[:3]) != block.size:
+                    z = y.new_empty((*block.size, *self.domain_shape))
+                combine(self._transform(weigh(kspace, z, block), inverse=True), block)
         return images.reshape(y.shape[: y.ndim - len(self.range_shape)] + self.domain_shape)
 
     def _normal(self, x: Tensor, weights: Tensor) -> Tensor:
@@ -230,13 +232,12 @@ class CartesianFourier(LinearOperator):
         result = torch.zeros_like(images)
         expand, weigh = expanding(images, maps, self.dimensions), self._weighing(weights)
         combine = combining(maps, result, self.dimensions)
+        forward, inverse = self._transform, partial(self._transform, inverse=True)
+        if columns is not None:
+            forward, inverse = columns.forward(x), columns.adjoint(x)
         for block in blocks((*images.shape[:2], maps.shape[1]), self.domain_shape, x):
-            if columns is None:
-                z = self._transform(expand(block))
-                combine(self._transform(weigh(z, z, block), inverse=True), block)
-            else:
-                lines = columns.forward(expand(block))
-                combine(columns.adjoint(weigh(lines, lines, block)), block)
+            z = forward(expand(block))
+            combine(inverse(weigh(z, z, block)), block)
         return result.reshape(x.shape)
 
     def _weighing(self, spectrum: Tensor, *, conjugate: bool = False) -> Callable[..., Tensor]:

@@ -60,8 +60,30 @@ def blocks(
                 yield Block(*(slice(a, min(a + step, count)) for a, count, step in ends))
 
 
+class Scratch:
+    """Memory on the CPU for one block of coil data after another, the same for all of a size.
+
+    What was written for a block is overwritten for the next: it stays in a core's cache, and no pages are
+    asked for. Shapes are (*lead, *tail), as a tensor and as an array (*lead, *as_shape).
+    """
+
+    def __init__(self, like: Tensor, tail: Sequence[int], as_shape: Sequence[int]) -> None:
+        self._like, self._tail, self._as_shape = like, tuple(tail), tuple(as_shape)
+        self._made: dict[tuple[int, ...], tuple[Tensor, Any]] = {}
+
+    def __call__(self, lead: tuple[int, ...]) -> tuple[Tensor, Any]:
+        """The memory for leading axes."""
+        found = self._made.get(lead)
+        if found is None:
+            tensor = self._like.new_empty(lead + self._tail)
+            found = self._made[lead] = tensor, tensor.numpy().reshape(lead + self._as_shape)
+        return found
+
+
 def expanding(images: Tensor, maps: Tensor, dimensions: int) -> Callable[[Block], Tensor]:
     """What gives, for a block, maps times its images: shape (outer, inner, coils, *image_shape).
+
+    On the CPU it is only good until the next block is asked for.
 
     images (outer, inner, *image_shape); maps (1 or inner, coils, *image_shape), where axes before the last
     `dimensions` may have length 1.
@@ -77,9 +99,10 @@ def expanding(images: Tensor, maps: Tensor, dimensions: int) -> Callable[[Block]
     given, shares = _frames(images, 2, lead), _frames(maps, 2, lead)
     table = frame_table(maps.shape[2 : 2 + lead], shape[:lead])
 
+    scratch = Scratch(images, shape, given.shape[2:])
+
     def expand(block: Block) -> Tensor:
-        z = images.new_empty((*block.size, *shape))
-        out = z.numpy().reshape(*block.size, *given.shape[2:])
+        z, out = scratch(block.size)
         _by_points(product_kernels.expand, (given, shares, table, out, block.start))
         return z
 

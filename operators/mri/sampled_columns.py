@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from operators.ct.projectors.threads import in_threads, spans
-from operators.mri.products import Block, as_array
+from operators.mri.products import Block, Scratch, as_array
 
 _WORTHWHILE = 0.6  # of the columns; with more of them, one transform of all is quicker
 _ROWS_A_THREAD = 64
@@ -41,46 +41,58 @@ class SampledColumns:
             return None
         return SampledColumns(which, image_shape[-dimensions:])
 
-    def forward(self, z: Tensor) -> Tensor:
-        """Coil images to lines."""
-        z = torch.fft.fft(z)
-        lines = self._lines(z, z.shape[: -len(self._shape)])
-        self._by_rows(_kernels().pick, (self._planes(z), self.which, self._flat(lines)))
-        return torch.fft.fftn(lines, dim=self._axes)
+    def forward(self, like: Tensor) -> Callable[[Tensor], Tensor]:
+        """What makes lines of coil images (outer, inner, coils, *frames, *shape) of the dtype of `like`."""
+        scratch, rows = self._scratch(like, lines=True), self._by_rows(_kernels().pick)
 
-    def adjoint(self, lines: Tensor) -> Tensor:
-        """The transpose of forward."""
-        lines = torch.fft.ifftn(lines, dim=self._axes, norm="forward")
-        z = lines.new_empty(lines.shape[: -len(self._shape)] + self._shape)
-        self._by_rows(_kernels().put, (self._flat(lines), self.which, self._planes(z)))
-        return torch.fft.ifft(z, norm="forward")
+        def forward(z: Tensor) -> Tensor:
+            lines, out = scratch(tuple(z.shape[: -len(self._shape)]))
+            rows(self._planes(torch.fft.fft(z)), self.which, out.reshape(-1, *out.shape[-2:]))
+            return torch.fft.fftn(lines, dim=self._axes)
+
+        return forward
+
+    def adjoint(self, like: Tensor) -> Callable[[Tensor], Tensor]:
+        """The transpose of what forward gives."""
+        scratch, rows = self._scratch(like, lines=False), self._by_rows(_kernels().put)
+
+        def adjoint(lines: Tensor) -> Tensor:
+            lines = torch.fft.ifftn(lines, dim=self._axes, norm="forward")
+            z, out = scratch(tuple(lines.shape[: -len(self._shape)]))
+            rows(self._flat(lines), self.which, out.reshape(-1, *out.shape[-2:]))
+            return torch.fft.ifft(z, norm="forward")
+
+        return adjoint
 
     def taking(self, kspace: Tensor, factor: Tensor) -> Callable[[Block], Tensor]:
         """What gives, for a block of k-space, its lines times the conjugate of a factor.
 
-        kspace (outer, inner, coils, *frames, *shape); factor as lines, its axes of length 1 for all.
+        They are good until the next block is asked for. kspace (outer, inner, coils, *frames, *shape); factor
+        as lines, its axes of length 1 for all.
         """
+        scratch, rows = self._scratch(kspace, lines=True), self._by_rows(_kernels().take)
         planes, factors = self._planes(kspace), self._flat(factor)
-        lead = kspace.shape[: -len(self._shape)]
+        lead = tuple(kspace.shape[: -len(self._shape)])
         index, own = _places(lead, lead), _places(factor.shape[: -len(self._shape)], lead)
 
         def take(block: Block) -> Tensor:
-            lines = self._lines(kspace, block.size + lead[3:])
-            which = (planes, index[block].reshape(-1), self.which, factors, own[block].reshape(-1))
-            self._by_rows(_kernels().take, (*which, self._flat(lines)))
+            lines, out = scratch(block.size + lead[3:])
+            which = (index[block].reshape(-1), self.which, factors, own[block].reshape(-1))
+            rows(planes, *which, out.reshape(-1, *out.shape[-2:]))
             return lines
 
         return take
 
     def filling(self, factor: Tensor, kspace: Tensor) -> Callable[[Tensor, Block], None]:
         """What writes a block of k-space, a factor times lines and zeros between them; as in `taking`."""
+        rows = self._by_rows(_kernels().fill)
         planes, factors = self._planes(kspace), self._flat(factor)
-        lead = kspace.shape[: -len(self._shape)]
+        lead = tuple(kspace.shape[: -len(self._shape)])
         index, own = _places(lead, lead), _places(factor.shape[: -len(self._shape)], lead)
 
         def fill(lines: Tensor, block: Block) -> None:
-            where = (factors, own[block].reshape(-1), planes, index[block].reshape(-1))
-            self._by_rows(_kernels().fill, (self._flat(lines), self.which, *where))
+            where = (own[block].reshape(-1), planes, index[block].reshape(-1))
+            rows(self._flat(lines), self.which, factors, *where)
 
         return fill
 
@@ -89,8 +101,10 @@ class SampledColumns:
         some = spectrum[..., torch.from_numpy(self.which).to(spectrum.device)]
         return some.movedim(-1, -len(self._shape)).contiguous()
 
-    def _lines(self, like: Tensor, lead: Sequence[int]) -> Tensor:
-        return like.new_empty((*lead, len(self.which), *self._shape[:-1]))
+    def _scratch(self, like: Tensor, *, lines: bool) -> Scratch:
+        if lines:
+            return Scratch(like, (len(self.which), *self._shape[:-1]), (len(self.which), self._rows))
+        return Scratch(like, self._shape, (self._rows, self._shape[-1]))
 
     def _planes(self, tensor: Tensor) -> Any:
         return as_array(tensor).reshape(-1, self._rows, self._shape[-1])
@@ -98,12 +112,12 @@ class SampledColumns:
     def _flat(self, lines: Tensor) -> Any:
         return as_array(lines).reshape(-1, len(self.which), self._rows)
 
-    def _by_rows(self, kernel: Any, arguments: tuple[Any, ...]) -> None:
-        parts = min(torch.get_num_threads(), max(self._rows // _ROWS_A_THREAD, 1))
-        if parts == 1:
-            kernel(*arguments, 0, self._rows)
-        else:
-            in_threads(kernel, [(*arguments, *part) for part in spans(self._rows, parts)])
+    def _by_rows(self, kernel: Any) -> Callable[..., None]:
+        """A kernel as what works on all rows, in threads where that is worth while."""
+        parts = spans(self._rows, min(torch.get_num_threads(), max(self._rows // _ROWS_A_THREAD, 1)))
+        if len(parts) == 1:
+            return lambda *arguments: kernel(*arguments, 0, self._rows)
+        return lambda *arguments: in_threads(kernel, [(*arguments, *part) for part in parts])
 
 
 @cache
