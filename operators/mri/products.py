@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -52,12 +53,11 @@ def blocks(
     for count in reversed(counts):
         steps.append(min(max(budget // max(one, 1), 1), max(count, 1)))
         one *= count
-    starts = [range(0, count, step) for count, step in zip(counts, reversed(steps), strict=True)]
-    for i in starts[0]:
-        for j in starts[1]:
-            for k in starts[2]:
-                ends = zip((i, j, k), counts, reversed(steps), strict=True)
-                yield Block(*(slice(a, min(a + step, count)) for a, count, step in ends))
+    parts = [
+        [slice(start, min(start + step, count)) for start in range(0, count, step)]
+        for count, step in zip(counts, reversed(steps), strict=True)
+    ]
+    return itertools.starmap(Block, itertools.product(*parts))
 
 
 class Scratch:

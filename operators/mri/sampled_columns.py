@@ -114,9 +114,10 @@ class SampledColumns:
 
     def _by_rows(self, kernel: Any) -> Callable[..., None]:
         """A kernel as what works on all rows, in threads where that is worth while."""
-        parts = spans(self._rows, min(torch.get_num_threads(), max(self._rows // _ROWS_A_THREAD, 1)))
-        if len(parts) == 1:
+        number = min(torch.get_num_threads(), max(self._rows // _ROWS_A_THREAD, 1))
+        if number == 1:
             return lambda *arguments: kernel(*arguments, 0, self._rows)
+        parts = spans(self._rows, number)
         return lambda *arguments: in_threads(kernel, [(*arguments, *part) for part in parts])
 
 
