@@ -232,7 +232,8 @@ class CartesianFourier(LinearOperator):
         result = torch.zeros_like(images)
         expand, weigh = expanding(images, maps, self.dimensions), self._weighing(weights)
         combine = combining(maps, result, self.dimensions)
-        forward, inverse = self._transform, partial(self._transform, inverse=True)
+        forward: Callable[[Tensor], Tensor] = self._transform
+        inverse: Callable[[Tensor], Tensor] = partial(self._transform, inverse=True)
         if columns is not None:
             forward, inverse = columns.forward(x), columns.adjoint(x)
         for block in blocks((*images.shape[:2], maps.shape[1]), self.domain_shape, x):
