@@ -32,6 +32,7 @@ from operators.linear import Diagonal, Identity, LinearOperator, Matrix
 from operators.mri.fourier import CartesianFourier
 from operators.mri.nonuniform import NonuniformFourier
 from operators.mri.off_resonance import OffResonance
+from operators.mri.soft_sense import SoftSENSE
 
 REAL = (torch.float32, torch.float64)
 COMPLEX = (torch.complex64, torch.complex128)
@@ -242,6 +243,16 @@ EXAMPLES = (
             nonuniform((4, 3), 2, (2,))(dtype),
             200 * random((4, 3), torch.float64),
             torch.linspace(0, 0.01, 4, dtype=torch.float64),
+        ),
+        COMPLEX,
+    ),
+    Example(
+        "soft sense",
+        lambda dtype: SoftSENSE(
+            [
+                CartesianFourier((3, 4), None, random((2, 3, 4), dtype, 4)),
+                CartesianFourier((3, 4), None, random((2, 3, 4), dtype, 5)),
+            ]
         ),
         COMPLEX,
     ),
