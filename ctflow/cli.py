@@ -313,6 +313,10 @@ def compare(
     angles_unit: AnglesUnit = None,
     photons: Photons = None,
     mode: Mode = None,
+    coil_maps: CoilMaps = None,
+    coils: Coils = None,
+    undersample: Undersample = None,
+    noise_std: NoiseStd = None,
 ) -> None:
     """Reconstruct one file with several solvers: quality, misfit, time and pictures side by side."""
     from ctflow.io.atomic import check_writable
@@ -325,6 +329,7 @@ def compare(
     given: dict[str, Any] = {"prior": prior, "samples": samples, "slices": slices, "seed": seed}
     given |= {"device": device, "views": views, "centre": centre, "pixel_size": pixel_size, "size": size}
     given |= {"angles_unit": angles_unit, "photons": photons, "mode": mode}
+    given |= {"coil_maps": coil_maps, "coils": coils, "undersample": undersample, "noise_std": noise_std}
     chosen: dict[str, dict[str, Any]] = {name.strip(): {} for name in solvers.split(",") if name.strip()}
     for name, value in _settings(settings or [], None).items():
         solver, dot, key = name.replace("_", "-").partition(".")

@@ -106,7 +106,8 @@ def comparison(
     for axis, (name, image) in zip(axes, images.items(), strict=False):
         drawn = _draw(axis, _shown(image), low, high)
         axis.set_title(name, fontsize=10, parse_math=False)
-        scores = f"{float(psnr(image, reference)):.2f} dB, SSIM {float(ssim(image, reference)):.3f}"
+        seen, true = _shown(image), _shown(reference)
+        scores = f"{float(psnr(seen, true)):.2f} dB, SSIM {float(ssim(seen, true)):.3f}"
         axis.set_xlabel(scores, fontsize=9)
     drawn = _draw(axes[-1], _shown(reference), low, high)
     axes[-1].set_title(reference_name, fontsize=10, parse_math=False)

@@ -22,11 +22,19 @@ th { border-bottom: 1px solid #999 } th:first-child, td:first-child { text-align
 tr:nth-child(even) td { background: #f5f5f5 } img { max-width: 100% } .bad { color: #a00 }
 code { font-size: 13px } .note { color: #666 }
 """
+_OF_VOLUMES = (
+    " Those of the volume are as fastMRI defines them: magnitudes of all slices as one, relative to the "
+    "largest value of the true volume, SSIM in a uniform window of 7 pixels; complex NMSE leaves the phase "
+    "of each slice as a whole open, and is only meaningful where the coil maps have the phase of the truth."
+)
 
 
 def cells(found: Comparison) -> list[list[str]]:
     """The table: its head, and a row for each solver."""
     head = ["solver", "PSNR", "SSIM", "misfit", "seconds", "network", "operator"]
+    volumes = any(row.volume is not None for row in found.rows)
+    if volumes:
+        head += ["volume PSNR", "SSIM", "NMSE", "complex NMSE"]
     sampled = any(row.calibration is not None for row in found.rows)
     if sampled:
         head += ["within 1 std", "within 2 std", "error / spread"]
@@ -34,6 +42,8 @@ def cells(found: Comparison) -> list[list[str]]:
     for row in found.rows:
         line = [row.name, _number(row.psnr, 2), _number(row.ssim, 4), _number(row.misfit, 2)]
         line += [f"{row.seconds:.2f}", *(str(row.evaluations.get(k, 0)) for k in ("network", "operator"))]
+        if volumes:
+            line += _volume(row)
         if sampled:
             line += _coverage(row)
         lines.append(line)
@@ -58,6 +68,7 @@ def write_page(found: Comparison, path: Path) -> None:
         plot = _plot(found, Path(folder))
     reference = "none" if found.truth is None else str(found.reference or "the truth in the scan")
     head, *rows = cells(found)
+    volumes = any(row.volume is not None for row in found.rows)
     parts = [
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
         f"<title>{escape(found.file.name)}: solvers compared</title><style>{_STYLE}</style></head><body>",
@@ -65,7 +76,7 @@ def write_page(found: Comparison, path: Path) -> None:
         f"<p>{found.slices} slice{'' if found.slices == 1 else 's'}; reference: {escape(reference)}.",
         "PSNR and SSIM are relative to the largest value of each true image, means over slices; misfit is "
         "the root mean square of the residual over the noise, 1 where the image explains the data to it; "
-        "seconds and evaluations are for all slices.</p>",
+        f"seconds and evaluations are for all slices.{_OF_VOLUMES if volumes else ''}</p>",
         "<table><tr>" + "".join(f"<th>{escape(text)}</th>" for text in head) + "</tr>",
         *("<tr>" + "".join(f"<td>{escape(text)}</td>" for text in row) + "</tr>" for row in rows),
         "</table>",
@@ -123,6 +134,18 @@ def _failures(found: Comparison) -> list[str]:
         f"{row.name}: slice {index} failed: {why}" for row in found.rows for index, why in row.failed.items()
     ]
     return lines + [f"{name}: {why}" for name, why in found.refused.items()]
+
+
+def _volume(row: Row) -> list[str]:
+    if row.volume is None:
+        return ["", "", "", ""]
+    found = row.volume
+    return [
+        _number(found.psnr, 2),
+        _number(found.ssim, 4),
+        _number(found.nmse, 5),
+        _number(found.complex_nmse, 5),
+    ]
 
 
 def _coverage(row: Row) -> list[str]:

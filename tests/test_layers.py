@@ -33,6 +33,7 @@ LAYERS = (
         "ctflow.simulate",
         "ctflow.simulate_mri",
         "ctflow.metrics",
+        "ctflow.volume_metrics",
         "ctflow.calibration",
     ),
     ("ctflow.flows", "ctflow.solvers", "ctflow.io"),

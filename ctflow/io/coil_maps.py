@@ -12,7 +12,7 @@ from torch import Tensor
 from ctflow.io.cfl import cfl_header, map_cfl
 from ctflow.io.complex_fields import check_finite_complex, complex_dataset, is_complex, read_complex
 from ctflow.io.errors import ScanError
-from ctflow.io.fields import opened
+from ctflow.io.fields import find, opened
 from operators.mri.adaptive import adaptive_maps, calibration_images
 from operators.mri.calibration import calibration_region
 from operators.mri.espirit import espirit
@@ -91,10 +91,15 @@ def read_maps(source: Path, start: int, stop: int, coils: int, matrix: tuple[int
     with opened(source) as file:
         name = next((name for name in _NAMES if is_complex(file.get(name))), None)
         if name is None:
-            found = ", ".join(file) or "nothing"
+            found = ", ".join(_said(file, key) for key in file) or "nothing"
             raise ScanError(source, "coil maps", found=found, expected="a complex dataset coil_maps")
         stored = complex_dataset(file, name, ndims=(len(matrix) + 1, len(matrix) + 2))
         return _checked(source, stored, start, stop, coils, matrix)
+
+
+def _said(file: h5py.File, name: str) -> str:
+    stored = find(file, name)
+    return f"{name} of dtype {stored.dtype}" if isinstance(stored, h5py.Dataset) else name
 
 
 def _checked(

@@ -39,7 +39,10 @@ def complex_dataset(file: h5py.File, name: str, *, ndims: Sequence[int]) -> h5py
         what = "nothing" if found is None else "a group"
         raise ScanError(file.filename, name, found=what, expected=expected)
     if not is_complex(found):
-        raise ScanError(file.filename, name, found=f"dtype {found.dtype}", expected=expected)
+        apart = found.ndim - 1 in ndims and found.shape[-1] == 2
+        hint = "are real and imaginary parts apart? x[..., 0] + 1j * x[..., 1] puts them together"
+        what = f"dtype {found.dtype} of shape {found.shape}"
+        raise ScanError(file.filename, name, found=what, expected=expected, hint=hint if apart else None)
     if found.shape is None or found.ndim not in ndims or 0 in found.shape:
         raise ScanError(file.filename, name, found=f"shape {found.shape}", expected=expected)
     return found

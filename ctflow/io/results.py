@@ -4,7 +4,9 @@
 
     /                  attributes format = "ctflow-reconstruction", version = 1, created (UTC), orientation,
                        units and pixel_size of the images, and what else made them; texts and numbers
-                       as they are, anything nested as JSON text; of a volume also slice_distance in mm
+                       as they are, anything nested as JSON text; of a volume also slice_distance in mm;
+                       of MR slices whose truth the measured file knows volume_quality: nmse, psnr and ssim
+                       as fastMRI defines them for a volume, and complex_nmse
     /reconstruction    (slices, height, width) float32, NaN where a slice failed; of complex images the
                        magnitude, which viewers can show
     /complex           of complex images, likewise but complex64 (r and i): the images themselves

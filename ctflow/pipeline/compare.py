@@ -20,6 +20,7 @@ from ctflow.pipeline.job import Job, can_sample, chosen_slices, load_job
 from ctflow.pipeline.running import Progress, run
 from ctflow.report import evenly_spaced
 from ctflow.solvers import make_solver
+from ctflow.volume_metrics import VolumeQuality, volume_quality
 
 
 @dataclass(frozen=True)
@@ -31,9 +32,12 @@ class Row:
     solver
         Its name and every setting.
     psnr, ssim
-        Means over the slices, or None without a reference.
+        Means over the slices, of magnitudes where images are complex, or None without a reference.
+    volume
+        Of all slices as one, as fastMRI reports them; None for CT, or without a reference.
     misfit
-        Root mean square of the residual over the noise, mean over the slices.
+        Root mean square of the residual over the noise, mean over the slices; None for magnitudes of MR
+        images, which explain no measurement.
     seconds
         For all slices.
     evaluations
@@ -49,7 +53,8 @@ class Row:
     solver: Mapping[str, Any]
     psnr: float | None
     ssim: float | None
-    misfit: float
+    volume: VolumeQuality | None
+    misfit: float | None
     seconds: float
     evaluations: Mapping[str, int]
     failed: Mapping[int, str]
@@ -98,9 +103,10 @@ class Comparison:
         """Everything but the images, as plain data."""
         rows = []
         for row in self.rows:
-            fields = {key: value for key, value in vars(row).items() if key not in ("images", "calibration")}
-            found = row.calibration
-            rows.append({**fields, "calibration": None if found is None else asdict(found)})
+            fields: dict[str, Any] = {key: value for key, value in vars(row).items() if key != "images"}
+            for name in ("volume", "calibration"):
+                fields[name] = None if fields[name] is None else asdict(fields[name])
+            rows.append(fields)
         return {
             "file": str(self.file),
             "reference": None if self.reference is None else str(self.reference),
@@ -165,7 +171,7 @@ def compare(
             assert outcome.output is not None
             result = read_result(outcome.output)
             fit = _misfit(scan, chosen, result)
-            rows.append(_row(result, truth, fit, outcome.failed, shown))
+            rows.append(_row(result, truth, fit, outcome.failed, shown, as_volume=scan.modality == "MR"))
     return Comparison(
         file=file,
         reference=reference,
@@ -179,35 +185,43 @@ def compare(
     )
 
 
-def _misfit(scan: AnyScan, chosen: range, result: Result) -> float:
-    """Mean data fit of the slices that were reconstructed."""
+def _misfit(scan: AnyScan, chosen: range, result: Result) -> float | None:
+    """Mean data fit of the slices that were reconstructed, where their images can have one."""
     done = [k for k, status in enumerate(result.status) if status == "done"]
     if result.data_fit is not None:
         return float(result.data_fit[done].mean())
+    if scan.modality == "MR" and not result.images.is_complex():
+        return None
     if scan.is_volume:
         return float(scan.volume().data_fit(result.images))
     return sum(float(scan[chosen[k]].data_fit(result.images[k])) for k in done) / len(done)
 
 
 def _row(
-    result: Result, truth: Tensor | None, misfit: float, failed: Mapping[int, str], shown: list[int]
+    result: Result,
+    truth: Tensor | None,
+    misfit: float | None,
+    failed: Mapping[int, str],
+    shown: list[int],
+    *,
+    as_volume: bool,
 ) -> Row:
     attributes = result.attributes
     done = torch.tensor([status == "done" for status in result.status])
     images = result.images[done]
-    if truth is not None and not truth.is_complex():
-        images = images.abs() if images.is_complex() else images
     quality: dict[str, float | None] = {"psnr": None, "ssim": None}
-    found = None
+    found = volume = None
     if truth is not None:
-        quality = {
-            "psnr": float(psnr(images, truth[done]).mean()),
-            "ssim": float(ssim(images, truth[done]).mean()),
-        }
+        seen, true = (x.abs() if x.is_complex() else x for x in (images, truth[done]))
+        quality = {"psnr": float(psnr(seen, true).mean()), "ssim": float(ssim(seen, true).mean())}
+        if as_volume:
+            volume = volume_quality(images, truth[done])
         if result.samples is not None and result.std is not None:
-            found = calibration(images, result.std[done], truth[done], len(result.samples))
+            mean = images if truth.is_complex() else seen
+            found = calibration(mean, result.std[done], truth[done], len(result.samples))
     return Row(
         solver=attributes["solver"],
+        volume=volume,
         misfit=misfit,
         seconds=float(attributes["seconds"]["total"]),
         evaluations=attributes["evaluations"],

@@ -12,6 +12,7 @@ from torch import Tensor
 from ctflow.io.errors import OutputError
 from ctflow.io.parts import assemble, part_file
 from ctflow.io.results import read_images
+from ctflow.pipeline.against_truth import volume_attributes
 from ctflow.pipeline.blocks import BlockOutcome, BlockTask, one_line
 from ctflow.pipeline.checks import Plan, checked
 from ctflow.pipeline.executors import executor_of
@@ -283,6 +284,9 @@ class _Run:
         try:
             attributes = {**provenance(job, target, self._plan.device), **state.source}
             attributes["fingerprint"] = state.fingerprint
+            quality = volume_attributes(target, state.fingerprint)
+            if quality:
+                attributes["volume_quality"] = quality
             attributes["seconds"] = {**attributes["seconds"], "all": time.perf_counter() - state.started}
             assemble(target.output, target.folder, target.blocks, attributes, overwrite=True)
             picture = self._preview(target)

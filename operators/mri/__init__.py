@@ -21,6 +21,7 @@ from operators.mri.nonuniform import NonuniformFourier
 from operators.mri.off_resonance import OffResonance
 from operators.mri.poisson_disc import poisson_disc
 from operators.mri.sampling_pattern import SamplingMask, Trajectory
+from operators.mri.soft_sense import SoftSENSE
 from operators.mri.toeplitz import ToeplitzGram
 from operators.mri.trajectories import golden_angle, radial, spiral
 from operators.mri.trajectory_gradient import nonuniform_fourier
@@ -31,6 +32,7 @@ __all__ = [
     "NonuniformFourier",
     "OffResonance",
     "SamplingMask",
+    "SoftSENSE",
     "ToeplitzGram",
     "Trajectory",
     "adaptive_combine",

@@ -47,7 +47,7 @@ def espirit(
         Maps are zero where the eigenvalue is not above this; 0 leaves them everywhere.
     maps
         How many sets of maps: with 2, shape (*batch, 2, coils, *shape), aliasing and fat beside water are
-        explained too (soft SENSE).
+        explained too, by `SoftSENSE`.
     dimensions
         How many trailing axes are those of k-space, 2 or 3.
 

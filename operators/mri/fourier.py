@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,7 +12,8 @@ from torch import Tensor
 
 from operators.linear import LinearOperator, uniform_within
 from operators.mri.broadcasting import broadcast_batch, check_coil_maps, check_mask, with_axes
-from operators.mri.products import blocks, combining, expanding, weighing
+from operators.mri.products import blocks, combining, expanding, large_empty, weighing
+from operators.mri.sampled_columns import SampledColumns
 from operators.normal_equations import Solution, conjugate_gradients
 
 _COMPLEX = (torch.complex64, torch.complex128)
@@ -93,8 +95,8 @@ class CartesianFourier(LinearOperator):
         self.dimensions, self._has_maps = dimensions, coil_maps is not None
         p, q = _centring(shape, dimensions)
         p = p.to(next((t.device for t in (coil_maps, mask) if t is not None), p.device))
-        # Exactly real for even sizes.
-        spectrum = q * p if bool(p.imag.any()) else (q * p).real
+        # Exactly real for even sizes. The scale joins it, so that transforms need none.
+        spectrum = (q * p if bool(p.imag.any()) else (q * p).real) * self._scale
         if mask is not None:
             spectrum = spectrum * mask
         maps = p.unsqueeze(0) if coil_maps is None else coil_maps * p.to(coil_maps)
@@ -102,6 +104,7 @@ class CartesianFourier(LinearOperator):
         self.register_buffer("_maps", _lined_up(maps, batch, len(shape) + 1))
         spectrum = _lined_up(with_axes(spectrum, len(shape)), batch, len(shape))
         self.register_buffer("_spectrum", spectrum.unsqueeze(0).unsqueeze(2))
+        self._columns = SampledColumns.of(mask, shape, dimensions)
         self._cast: dict[torch.dtype, tuple[Tensor, Tensor]] = {}
 
     def _apply(self, *args: Any, **kwargs: Any) -> CartesianFourier:
@@ -190,34 +193,52 @@ class CartesianFourier(LinearOperator):
 
     def _forward(self, x: Tensor) -> Tensor:
         maps, spectrum = self._factors(x.dtype)
-        images = self._images(x)
-        y = x.new_empty((*images.shape[:2], maps.shape[1], *self.domain_shape))
-        expand, weigh = expanding(images, maps, self.dimensions), self._weighing(spectrum)
-        for block in blocks(y.shape[:3], self.domain_shape, y):
-            weigh(self._transform(expand(block)), y, block)
+        images, columns = self._images(x), self._columns_on(x.device)
+        y = large_empty((*images.shape[:2], maps.shape[1], *self.domain_shape), x)
+        expand = expanding(images, maps, self.dimensions)
+        parts = blocks(y.shape[:3], self.domain_shape, y)
+        if columns is not None:
+            fill, forward = columns.filling(spectrum, y), columns.forward(x)
+            for block in parts:
+                fill(forward(expand(block)), block)
+        else:
+            weigh = self._weighing(spectrum)
+            for block in parts:
+                weigh(self._transform(expand(block)), y, block)
         return y.reshape(x.shape[: x.ndim - len(self.domain_shape)] + self.range_shape)
 
     def _adjoint(self, y: Tensor) -> Tensor:
         maps, spectrum = self._factors(y.dtype)
         kspace = y.reshape(-1, math.prod(self.batch_shape), maps.shape[1], *self.domain_shape).contiguous()
-        images = y.new_zeros((*kspace.shape[:2], *self.domain_shape))
-        weigh = self._weighing(spectrum, conjugate=True)
+        images, columns = y.new_zeros((*kspace.shape[:2], *self.domain_shape)), self._columns_on(y.device)
         combine = combining(maps, images, self.dimensions)
-        for block in blocks(kspace.shape[:3], self.domain_shape, y):
-            z = weigh(kspace, y.new_empty((*block.size, *self.domain_shape)), block)
-            combine(self._transform(z, inverse=True), block)
+        parts = blocks(kspace.shape[:3], self.domain_shape, y)
+        if columns is not None:
+            take, adjoint = columns.taking(kspace, spectrum), columns.adjoint(y)
+            for block in parts:
+                combine(adjoint(take(block)), block)
+        else:
+            weigh, z = self._weighing(spectrum, conjugate=True), y.new_empty(0)
+            for block in parts:
+                if tuple(z.shape[:3]) != block.size:
+                    z = y.new_empty((*block.size, *self.domain_shape))
+                combine(self._transform(weigh(kspace, z, block), inverse=True), block)
         return images.reshape(y.shape[: y.ndim - len(self.range_shape)] + self.domain_shape)
 
     def _normal(self, x: Tensor, weights: Tensor) -> Tensor:
         """S^H F^H W F S x for W of `_weights`."""
         maps, _ = self._factors(x.dtype)
-        images = self._images(x)
+        images, columns = self._images(x), self._columns_on(x.device)
         result = torch.zeros_like(images)
         expand, weigh = expanding(images, maps, self.dimensions), self._weighing(weights)
         combine = combining(maps, result, self.dimensions)
+        forward: Callable[[Tensor], Tensor] = self._transform
+        inverse: Callable[[Tensor], Tensor] = partial(self._transform, inverse=True)
+        if columns is not None:
+            forward, inverse = columns.forward(x), columns.adjoint(x)
         for block in blocks((*images.shape[:2], maps.shape[1]), self.domain_shape, x):
-            z = self._transform(expand(block))
-            combine(self._transform(weigh(z, z, block), inverse=True), block)
+            z = forward(expand(block))
+            combine(inverse(weigh(z, z, block)), block)
         return result.reshape(x.shape)
 
     def _weighing(self, spectrum: Tensor, *, conjugate: bool = False) -> Callable[..., Tensor]:
@@ -229,27 +250,44 @@ class CartesianFourier(LinearOperator):
         return x.reshape(-1, math.prod(self.batch_shape), *self.domain_shape).contiguous()
 
     def _weights(self, weights: Tensor, batch: tuple[int, ...]) -> Tensor:
-        """Real weights of a measurement as (outer, inner, coils, *image_shape), or 1 where they can."""
+        """W of `_normal` for real weights of a measurement, zero where nothing was sampled.
+
+        Shape (outer, inner, coils, *image_shape), or 1 where they can; the scale of both transforms is in it.
+        """
         event = len(self.domain_shape)
-        weights = with_axes(weights, len(self.range_shape))
+        weights = with_axes(weights * self._scale**2, len(self.range_shape))
         if not self._has_maps:
             weights = weights.unsqueeze(-event - 1)
         transformed = self.domain_shape[event - self.dimensions :]
         weights = weights.expand(weights.shape[: weights.ndim - self.dimensions] + transformed)
         lead, own = weights.shape[: -event - 1], weights.shape[-event - 1 :]
         if math.prod(lead) == 1:
-            return weights.reshape(1, 1, *own).contiguous()
-        return weights.expand(batch + own).reshape(-1, math.prod(self.batch_shape), *own).contiguous()
+            weights = weights.reshape(1, 1, *own)
+        else:
+            weights = weights.expand(batch + own).reshape(-1, math.prod(self.batch_shape), *own)
+        columns = self._columns_on(weights.device)
+        return weights.contiguous() if columns is None else columns.factor(weights)
+
+    @property
+    def _scale(self) -> float:
+        """What makes a transform unitary."""
+        return 1 / math.sqrt(math.prod(self.domain_shape[-self.dimensions :]))
 
     def _transform(self, z: Tensor, *, inverse: bool = False) -> Tensor:
+        """Without a scale, in either direction."""
         axes = tuple(range(-self.dimensions, 0))
-        return (torch.fft.ifftn if inverse else torch.fft.fftn)(z, dim=axes, norm="ortho")
+        return torch.fft.ifftn(z, dim=axes, norm="forward") if inverse else torch.fft.fftn(z, dim=axes)
+
+    def _columns_on(self, device: torch.device) -> SampledColumns | None:
+        return self._columns if device.type == "cpu" else None
 
     def _factors(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Maps and spectrum in a precision."""
+        """Maps, and the spectrum of k-space or of its sampled columns, in a precision."""
         if dtype not in self._cast:
             kind = dtype if self._spectrum.is_complex() else dtype.to_real()
-            self._cast[dtype] = self._maps.to(dtype), self._spectrum.to(kind)
+            columns = self._columns_on(self._spectrum.device)
+            spectrum = self._spectrum if columns is None else columns.factor(self._spectrum)
+            self._cast[dtype] = self._maps.to(dtype), spectrum.to(kind)
         return self._cast[dtype]
 
     def _describe(self) -> str:

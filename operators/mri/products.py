@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -52,16 +53,37 @@ def blocks(
     for count in reversed(counts):
         steps.append(min(max(budget // max(one, 1), 1), max(count, 1)))
         one *= count
-    starts = [range(0, count, step) for count, step in zip(counts, reversed(steps), strict=True)]
-    for i in starts[0]:
-        for j in starts[1]:
-            for k in starts[2]:
-                ends = zip((i, j, k), counts, reversed(steps), strict=True)
-                yield Block(*(slice(a, min(a + step, count)) for a, count, step in ends))
+    parts = [
+        [slice(start, min(start + step, count)) for start in range(0, count, step)]
+        for count, step in zip(counts, reversed(steps), strict=True)
+    ]
+    return itertools.starmap(Block, itertools.product(*parts))
+
+
+class Scratch:
+    """Memory on the CPU for one block of coil data after another, the same for all of a size.
+
+    What was written for a block is overwritten for the next: it stays in a core's cache, and no pages are
+    asked for. Shapes are (*lead, *tail), as a tensor and as an array (*lead, *as_shape).
+    """
+
+    def __init__(self, like: Tensor, tail: Sequence[int], as_shape: Sequence[int]) -> None:
+        self._like, self._tail, self._as_shape = like, tuple(tail), tuple(as_shape)
+        self._made: dict[tuple[int, ...], tuple[Tensor, Any]] = {}
+
+    def __call__(self, lead: tuple[int, ...]) -> tuple[Tensor, Any]:
+        """The memory for leading axes."""
+        found = self._made.get(lead)
+        if found is None:
+            tensor = self._like.new_empty(lead + self._tail)
+            found = self._made[lead] = tensor, tensor.numpy().reshape(lead + self._as_shape)
+        return found
 
 
 def expanding(images: Tensor, maps: Tensor, dimensions: int) -> Callable[[Block], Tensor]:
     """What gives, for a block, maps times its images: shape (outer, inner, coils, *image_shape).
+
+    On the CPU it is only good until the next block is asked for.
 
     images (outer, inner, *image_shape); maps (1 or inner, coils, *image_shape), where axes before the last
     `dimensions` may have length 1.
@@ -77,9 +99,10 @@ def expanding(images: Tensor, maps: Tensor, dimensions: int) -> Callable[[Block]
     given, shares = _frames(images, 2, lead), _frames(maps, 2, lead)
     table = frame_table(maps.shape[2 : 2 + lead], shape[:lead])
 
+    scratch = Scratch(images, shape, given.shape[2:])
+
     def expand(block: Block) -> Tensor:
-        z = images.new_empty((*block.size, *shape))
-        out = z.numpy().reshape(*block.size, *given.shape[2:])
+        z, out = scratch(block.size)
         _by_points(product_kernels.expand, (given, shares, table, out, block.start))
         return z
 
@@ -155,7 +178,20 @@ def weighing(
 
 def as_array(tensor: Tensor) -> Any:
     """The tensor's memory, contiguous, as a numpy array."""
+    if tensor.is_contiguous() and not (tensor.requires_grad or tensor.is_conj() or tensor.is_neg()):
+        return tensor.numpy()
     return tensor.detach().resolve_conj().resolve_neg().contiguous().numpy()
+
+
+def large_empty(shape: Sequence[int], like: Tensor) -> Tensor:
+    """A tensor of the dtype and device of another, to be written throughout.
+
+    On the CPU its memory is numpy's, which asks the kernel for large pages: those that malloc takes from the
+    kernel anew for every call, and gives back, can cost more than the transforms.
+    """
+    if like.device.type != "cpu":
+        return like.new_empty(tuple(shape))
+    return torch.from_numpy(np.empty(tuple(shape), as_array(like.new_empty(0)).dtype))
 
 
 def _by_points(kernel: Any, arguments: tuple[Any, ...]) -> None:

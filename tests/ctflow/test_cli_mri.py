@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import h5py
@@ -16,6 +17,7 @@ from ctflow.cli import main
 from ctflow.io.formats.native_kspace import write_kspace_scan
 from ctflow.io.results import read_result
 from ctflow.io.scan import open_scan
+from ctflow.volume_metrics import volume_quality
 from tests.ctflow.io.measured_kspace import FastMRI, complex_noise, head_image, smooth_maps, to_kspace
 
 Run = Callable[..., tuple[int, list[str], list[str]]]
@@ -86,6 +88,9 @@ def test_reconstruction_is_complex_with_a_magnitude_to_be_shown(
     assert truth is not None
     error = (result.images.abs() - truth.abs()).norm() / truth.norm()
     assert float(error) < 0.12
+    quality = result.attributes["volume_quality"]
+    assert quality == pytest.approx(asdict(volume_quality(result.images, truth)), rel=1e-6)
+    assert quality["nmse"] == pytest.approx(float(error) ** 2, rel=1e-3)
     with h5py.File(output) as file:
         assert file["reconstruction"].dtype == np.float32
         np.testing.assert_allclose(file["reconstruction"][:], np.abs(file["complex"][:]), rtol=1e-6)
@@ -161,3 +166,4 @@ def test_a_slice_that_cannot_be_read_fails_alone(run: Run, measured: Path, tmp_p
     result = read_result(tmp_path / "recon.h5")
     assert result.status[1] == "done"
     assert bool(result.images[0].isnan().all())
+    assert 0 < result.attributes["volume_quality"]["nmse"] < 1

@@ -32,6 +32,7 @@ from operators.linear import Diagonal, Identity, LinearOperator, Matrix
 from operators.mri.fourier import CartesianFourier
 from operators.mri.nonuniform import NonuniformFourier
 from operators.mri.off_resonance import OffResonance
+from operators.mri.soft_sense import SoftSENSE
 
 REAL = (torch.float32, torch.float64)
 COMPLEX = (torch.complex64, torch.complex128)
@@ -139,11 +140,12 @@ def fourier(
     coils: tuple[int, ...] = (),
     sampled: tuple[int, ...] | None = None,
     dimensions: int | None = None,
+    above: float = -0.5,
 ) -> Callable[[torch.dtype], LinearOperator]:
-    """Cartesian sampling with random maps and a random mask of shape `sampled`."""
+    """Cartesian sampling with random maps and a mask of shape `sampled`, normal numbers above a threshold."""
 
     def make(dtype: torch.dtype) -> LinearOperator:
-        mask = None if sampled is None else random(sampled, torch.float64, 3) > -0.5
+        mask = None if sampled is None else random(sampled, torch.float64, 3) > above
         maps = random((*coils, *shape), dtype, 4) if coils else None
         operator = CartesianFourier(shape, mask, maps, dimensions=dimensions)
         return Batched(operator) if operator.batch_shape else operator
@@ -221,6 +223,7 @@ EXAMPLES = (
     Example("fourier even", fourier((4, 6)), COMPLEX),
     Example("fourier odd", fourier((5, 3), sampled=(5, 3)), COMPLEX),
     Example("fourier columns", fourier((4, 5), sampled=(5,)), COMPLEX),
+    Example("fourier few columns", fourier((4, 7), (2,), (7,), above=0.3), COMPLEX),
     Example("fourier coils even", fourier((4, 4), (3,), (4,)), COMPLEX),
     Example("fourier coils odd", fourier((3, 5), (2,), (3, 5)), COMPLEX),
     Example("fourier volume", fourier((2, 3, 4), (2,), (3, 4)), COMPLEX),
@@ -240,6 +243,16 @@ EXAMPLES = (
             nonuniform((4, 3), 2, (2,))(dtype),
             200 * random((4, 3), torch.float64),
             torch.linspace(0, 0.01, 4, dtype=torch.float64),
+        ),
+        COMPLEX,
+    ),
+    Example(
+        "soft sense",
+        lambda dtype: SoftSENSE(
+            [
+                CartesianFourier((3, 4), None, random((2, 3, 4), dtype, 4)),
+                CartesianFourier((3, 4), None, random((2, 3, 4), dtype, 5)),
+            ]
         ),
         COMPLEX,
     ),

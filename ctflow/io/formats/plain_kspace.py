@@ -19,7 +19,6 @@ from ctflow.io.complex_fields import (
     check_finite_complex,
     check_kspace_size,
     complex_dataset,
-    is_complex,
     read_complex,
 )
 from ctflow.io.errors import ScanError
@@ -52,8 +51,8 @@ class _Read:
 
 
 def recognises(file: h5py.File) -> bool:
-    """Whether the file has a complex dataset of that name."""
-    return is_complex(find(file, _KSPACE))
+    """Whether the file has a dataset of that name; what is wrong with it `recording` says."""
+    return isinstance(find(file, _KSPACE), h5py.Dataset)
 
 
 def recording(path: Path) -> KspaceRecording:

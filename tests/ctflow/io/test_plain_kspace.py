@@ -75,6 +75,16 @@ def test_fewer_axes_and_maps(tmp_path: Path) -> None:
         ({"mask": np.full(MASK.shape, 0.5)}, None, "/mask: expected zeros and ones, found other numbers"),
         ({"coil_maps": kspace()[..., 1:]}, None, r"/coil_maps: expected shape \(2, 4, 36, 30\) of /kspace"),
         ({"kspace": kspace()[0].transpose(1, 2, 0)}, None, "fewer coils than rows and columns"),
+        (
+            {"kspace": kspace().real},
+            None,
+            "/kspace: expected a dataset of complex numbers .* found dtype float",
+        ),
+        (
+            {"kspace": np.stack([kspace().real, kspace().imag], -1)},
+            None,
+            "are real and imaginary parts apart",
+        ),
         ({}, "slice, coil, y, z", "attribute axes: expected 4 of slice, coil, y, x, found 'slice, coil"),
         ({}, "coil, y, x", "attribute axes: expected 4 of slice, coil, y, x, found 'coil, y, x'"),
         (
