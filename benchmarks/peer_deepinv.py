@@ -96,7 +96,7 @@ def theirs(
     denoiser = Denoiser(prior)
 
     def dps() -> Tensor:
-        solver = package.sampling.DPS(denoiser, num_steps=steps)
+        solver = package.sampling.DPS(denoiser, num_steps=steps, rng=torch.Generator())
         return solver(y, physics, x_init=tuple(first.shape), seed=0)
 
     def diffpir() -> Tensor:

@@ -42,7 +42,14 @@ FLOWS: dict[str, tuple[str, dict[str, Any]]] = {
     "ms-flow": ("ms-flow", {}),
     "ms-flow+noise": (
         "ms-flow",
-        {"regulariser": "quadratic", "regularisation": None, "relaxation": 0.5},
+        {
+            "regulariser": "quadratic",
+            "regularisation": 4.0,
+            "penalty": 400.0,
+            "growth": 1.0,
+            "relaxation": 0.5,
+            "sweeps": 16,
+        },
     ),
     "pnp-flow": ("pnp-flow", {}),
     "pnp-flow+prox": ("pnp-flow", {"data_step": "proximal"}),

@@ -98,14 +98,18 @@ def test_without_a_jacobian_the_limit_lies_elsewhere_unless_the_covariance_is_un
         assert torch.allclose(limit, posterior(covariance)[0], atol=0.05) == right
 
 
-def test_the_discrepancy_principle_explains_the_data_to_their_noise() -> None:
+def noisy_problem() -> tuple[InverseProblem, GaussianFlow, Tensor]:
     """Of a prior far narrower than the noise, which the identity for a Jacobian would let follow it."""
     generator = torch.Generator().manual_seed(4)
     matrix = torch.randn(60, 60, generator=generator, dtype=torch.float64) / 60**0.5
     truth = 0.1 * torch.randn(60, generator=generator, dtype=torch.float64)
     y = matrix @ truth + 0.15 * torch.randn(2, 60, generator=generator, dtype=torch.float64)
-    posed = InverseProblem(Matrix(matrix), y, GaussianNoise(0.15))
     prior = GaussianFlow(torch.zeros(60).double(), 0.01 * torch.eye(60).double())
+    return InverseProblem(Matrix(matrix), y, GaussianNoise(0.15)), prior, truth
+
+
+def test_the_discrepancy_principle_explains_the_data_to_their_noise() -> None:
+    posed, prior, truth = noisy_problem()
     settings: dict[str, Any] = {"regulariser": "quadratic", "relaxation": 0.5}
     fixed, adapted = (
         MSFlow(regularisation=weight, **settings)(posed, prior, generator=torch.Generator().manual_seed(0))
@@ -117,6 +121,16 @@ def test_the_discrepancy_principle_explains_the_data_to_their_noise() -> None:
     assert bool((adapted.details["regularisation"] > 2).all())
     errors = [(found.image - truth).square().sum(-1) for found in (fixed, adapted)]
     assert bool((errors[1] < errors[0]).all())
+
+
+@pytest.mark.parametrize("penalty", [0.2, 10.0])
+def test_the_weight_reaches_the_data_through_every_penalty(penalty: float) -> None:
+    """It would grow without end if the trajectory could leave the flow for the data at a fixed price."""
+    posed, prior, _ = noisy_problem()
+    solver = MSFlow(regulariser="quadratic", regularisation=None, relaxation=0.5, penalty=penalty, growth=1.0)
+    found = solver(posed, prior, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(posed.data_fit(found.image), torch.ones(2).double(), atol=1e-3)
+    assert bool((found.details["regularisation"] < 1e4).all())
 
 
 def test_one_whole_sweep_solves_an_identical_flow_at_once() -> None:
