@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
+
+from ctflow.io.errors import printable
 
 if TYPE_CHECKING:
     from ctflow.flows.training import Training
@@ -18,7 +21,33 @@ _PAUSE = 10.0
 
 @contextmanager
 def shown() -> Iterator[Callable[[Progress], None]]:
-    """A function that shows the progress of a job on the standard error, while in the context."""
+    """A function that shows the progress of a job on the standard error, while in the context.
+
+    What an executor logs meanwhile, such as where the dashboard of its cluster is, is shown there too.
+    """
+    log, handler = logging.getLogger("ctflow.pipeline.executors"), _Lines()
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        with _shown() as progress:
+            yield progress
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+
+
+class _Lines(logging.Handler):
+    """Lines on what is the standard error at the time, which a bar replaces while it is there."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line."""
+        sys.stderr.write(f"{printable(record.getMessage())}\n")
+        sys.stderr.flush()
+
+
+@contextmanager
+def _shown() -> Iterator[Callable[[Progress], None]]:
     if not sys.stderr.isatty():
         yield _lines()
         return

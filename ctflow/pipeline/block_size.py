@@ -16,6 +16,8 @@ _MOST = {"cpu": 4, "cuda": 16}
 # iterates, residuals and directions, and with a prior the layers of its network.
 _PER_MEASUREMENT = 10
 _PER_PIXEL, _PER_PIXEL_OF_NETWORK = 20, 400
+# Of a GPU of another machine, which is not to be seen from here.
+_UNSEEN_GPU = 16 * 2**30
 # The part of the memory that a block may take.
 _SHARE = 0.4
 
@@ -27,7 +29,8 @@ def slices_at_once(scan: AnyScan, job: Job, device: torch.device) -> int:
     that is run again cuts the same blocks.
     """
     if device.type == "cuda":
-        memory = torch.cuda.get_device_properties(device).total_memory
+        visible = torch.cuda.is_available() and not job.elsewhere
+        memory = torch.cuda.get_device_properties(device).total_memory if visible else _UNSEEN_GPU
     else:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     fitting = int(_SHARE * memory / slice_bytes(scan, job))

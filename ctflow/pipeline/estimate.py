@@ -37,6 +37,9 @@ def estimated(job: Job, plan: Plan) -> Iterator[str]:
         return
     yield f"output         at most {_megabytes(size)}"
     yield f"memory         about {_megabytes(_memory(job, plan))}"
+    if plan.device.startswith("cuda") and job.elsewhere:
+        yield "time           unknown: the GPUs are on other machines"
+        return
     largest = max(plan.targets, key=lambda target: math.prod(target.scan.image_shape))
     seconds, failed, peak = _one_block(job, plan, largest)
     if failed is not None:

@@ -27,7 +27,8 @@ class DaskSettings(BaseModel):
     address
         Of a scheduler that is running, such as "tcp://node:8786".
     slurm
-        Keyword arguments of dask_jobqueue.SLURMCluster, such as queue, cores, memory, walltime.
+        Keyword arguments of dask_jobqueue.SLURMCluster, such as queue, cores, memory, walltime. Ask for one
+        GPU in `job_extra_directives`, and say `device: cuda`, for one process with one GPU in each SLURM job.
     dashboard
         The port of the dashboard of a cluster on this machine; 0 takes a free one.
     """
@@ -65,7 +66,8 @@ class Job(BaseModel):
     seed
         Of the randomness; every slice has its own, derived from this and its number.
     device
-        Where to compute, such as "cpu" or "cuda"; "auto" takes a GPU where there is one.
+        Where to compute, such as "cpu" or "cuda"; "auto" takes a GPU where there is one on this machine,
+        whatever the workers of a cluster have.
     precision
         Of the network: "bfloat16" is faster where the hardware has it.
     overwrite
@@ -177,6 +179,11 @@ class Job(BaseModel):
         if self.threads is not None:
             return self.threads
         return (os.cpu_count() or 1) if self.executor == "serial" else 1
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether other machines than this one may compute."""
+        return self.executor == "dask" and (self.dask.address is not None or self.dask.slurm is not None)
 
     @property
     def solver_settings(self) -> dict[str, Any]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import Tensor
 
-from ctflow.io.errors import OutputError
+from ctflow.io.errors import OutputError, ScanError
 from ctflow.io.parts import assemble, part_file
 from ctflow.io.results import read_images
 from ctflow.pipeline.blocks import BlockOutcome, BlockTask, one_line
@@ -128,10 +129,11 @@ def results(job: Job) -> Iterator[SliceResult]:
 
 def _images(target: Target, block: range) -> Tensor | None:
     """The images of a block, from its part or, where it is assembled, from the output."""
-    part = part_file(target.folder, block)
-    if part.exists():
-        return read_images(part)
-    return read_images(target.output, [i - target.slices.start for i in block])
+    try:
+        return read_images(part_file(target.folder, block))
+    except (ScanError, OSError):
+        # Parts are removed once the output is there.
+        return read_images(target.output, [i - target.slices.start for i in block])
 
 
 @dataclass
@@ -155,6 +157,14 @@ class _State:
         count = len(self.target.slices)
         return Progress(self.target.file, count - left, count, block)
 
+    def left(self, reason: str) -> Outcome:
+        """What became of it where it lies with the parts that it has."""
+        seconds, slices = time.perf_counter() - self.started, len(self.target.slices)
+        failed = dict(sorted(self.failed.items()))
+        return Outcome(
+            self.target.file, None, None, slices, failed, seconds, self.computed, unfinished=reason
+        )
+
 
 class _Run:
     """One run of a job."""
@@ -164,6 +174,7 @@ class _Run:
     ) -> None:
         self._job, self._plan, self._progress, self._stop = job, plan, progress, stop
         self._states: dict[Path, _State] = {}
+        self._finishing: list[Future[Outcome]] = []
         self._there: list[tuple[Target, BlockOutcome]] = []
         self.outcomes: list[Outcome] = [
             Outcome(file, None, None, 0, {}, 0.0, unfinished=reason) for file, reason in plan.refused.items()
@@ -173,6 +184,8 @@ class _Run:
     def blocks(self) -> Iterator[tuple[Target, BlockOutcome]]:
         """Compute what is missing, and yield every block that has a part before its target is assembled."""
         executor = executor_of(self._job, self._plan.device)
+        # Files are assembled while others are computed.
+        self._pool = ThreadPoolExecutor(1, "finishing")
         try:
             for outcome in executor.outcomes(self._tasks(), self._stop, self._report):
                 yield from self._found()
@@ -188,8 +201,12 @@ class _Run:
                     self._finish(state)
             yield from self._found()
         finally:
-            for state in list(self._states.values()):
-                self._leave(state, "stopped")
+            self._pool.shutdown()
+            self.outcomes += [finished.result() for finished in self._finishing]
+            for state in self._states.values():
+                state.lock.release()
+                self.outcomes.append(state.left("stopped"))
+            self.outcomes.sort(key=lambda outcome: self._job.files.index(outcome.file))
 
     def _tasks(self) -> Iterator[BlockTask]:
         """The blocks that are missing, target by target, each locked when its turn comes."""
@@ -197,7 +214,7 @@ class _Run:
             try:
                 state = self._prepared(target)
             except ValueError as error:
-                self._refuse(target, error)
+                self.outcomes.append(self._refused(target, error))
                 continue
             if state is None:
                 continue
@@ -267,52 +284,40 @@ class _Run:
             raise OutputError(f"{target.folder}: holds parts made with other settings; {hint}")
 
     def _finish(self, state: _State) -> None:
-        """Assemble a target whose blocks are all there."""
+        """Assemble a target whose blocks are all there, while the next is computed."""
+        del self._states[state.target.output]
+        self._finishing.append(self._pool.submit(self._finished, state))
+
+    def _finished(self, state: _State) -> Outcome:
         target, job = state.target, self._job
-        if state.unwritten is not None:
-            self._leave(state, state.unwritten)
-            return
-        if len(state.failed) == len(target.slices):
-            index, reason = next(iter(sorted(state.failed.items())))
-            message = f"{target.file}: no slice could be reconstructed; slice {index}: {reason}"
-            target.clear()
-            state.lock.release()
-            del self._states[target.output]
-            self._refuse(target, ValueError(message), state.failed)
-            return
         try:
+            if state.unwritten is not None:
+                return state.left(state.unwritten)
+            if len(state.failed) == len(target.slices):
+                index, reason = next(iter(sorted(state.failed.items())))
+                message = f"{target.file}: no slice could be reconstructed; slice {index}: {reason}"
+                target.clear()
+                return self._refused(target, ValueError(message), state.failed)
             attributes = {**provenance(job, target, self._plan.device), **state.source}
             attributes["fingerprint"] = state.fingerprint
             attributes["seconds"] = {**attributes["seconds"], "all": time.perf_counter() - state.started}
             assemble(target.output, target.folder, target.blocks, attributes, overwrite=True)
             picture = self._preview(target)
+            target.clear()
         except (OutputError, OSError) as error:
-            self._leave(state, one_line(error))
-            return
-        target.clear()
-        state.lock.release()
-        del self._states[target.output]
+            return state.left(one_line(error))
+        finally:
+            state.lock.release()
         seconds = time.perf_counter() - state.started
         failed = dict(sorted(state.failed.items()))
-        self.outcomes.append(
-            Outcome(target.file, target.output, picture, len(target.slices), failed, seconds, state.computed)
+        return Outcome(
+            target.file, target.output, picture, len(target.slices), failed, seconds, state.computed
         )
 
-    def _leave(self, state: _State, reason: str) -> None:
-        """Let a target lie with the parts that it has."""
-        target = state.target
-        state.lock.release()
-        del self._states[target.output]
-        seconds, slices = time.perf_counter() - state.started, len(target.slices)
-        failed = dict(sorted(state.failed.items()))
-        self.outcomes.append(
-            Outcome(target.file, None, None, slices, failed, seconds, state.computed, unfinished=reason)
-        )
-
-    def _refuse(self, target: Target, error: ValueError, failed: Mapping[int, str] | None = None) -> None:
+    def _refused(self, target: Target, error: ValueError, failed: Mapping[int, str] | None = None) -> Outcome:
         self.refused = self.refused or error
         failed = failed or dict.fromkeys(target.slices, str(error))
-        self.outcomes.append(Outcome(target.file, None, None, len(target.slices), failed, 0.0))
+        return Outcome(target.file, None, None, len(target.slices), failed, 0.0)
 
     def _found(self) -> Iterator[tuple[Target, BlockOutcome]]:
         found, self._there = self._there, []

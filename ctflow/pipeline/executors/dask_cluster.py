@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from threading import Lock
 from typing import Any
 
 from ctflow.pipeline.blocks import BlockOutcome, BlockTask, Worker
@@ -80,7 +82,9 @@ class DaskCluster:
         if settings.address is not None:
             return settings.address
         if settings.slurm is not None:
-            return stack.enter_context(slurm_cluster(self._job))
+            cluster = stack.enter_context(slurm_cluster(self._job, self._device))
+            cluster.scale(n=self._job.workers or 1)
+            return cluster
         from distributed import LocalCluster
 
         cluster = LocalCluster(
@@ -93,27 +97,61 @@ class DaskCluster:
         return stack.enter_context(cluster)
 
 
-def slurm_cluster(job: Job) -> Any:
-    """A cluster of SLURM jobs, scaled to the job's workers; ImportError in one line without dask-jobqueue."""
+def slurm_cluster(job: Job, device: str) -> Any:
+    """A cluster of SLURM jobs that are yet to be submitted.
+
+    Each job runs one process on a GPU, or as many as its cores are good for on the CPU, unless the settings
+    say `processes`.
+
+    Raises
+    ------
+    ValueError
+        In one line, for settings that dask_jobqueue.SLURMCluster does not take.
+    ImportError
+        In one line, without dask-jobqueue.
+    """
     try:
         from dask_jobqueue import SLURMCluster
     except ImportError as error:
         raise ImportError("dask-jobqueue is needed for slurm: pip install 'ctflow[dask]'") from error
-    cluster = SLURMCluster(**(job.dask.slurm or {}))
-    cluster.scale(n=job.workers or 1)
-    return cluster
+    import dask
+
+    settings = dict(job.dask.slurm or {})
+    cores = settings.get("cores", dask.config.get("jobqueue.slurm.cores", None))
+    if not isinstance(cores, int):
+        raise ValueError(f"dask: slurm: cores: expected a whole number, found {cores!r}")
+    each = cores if device.startswith("cuda") else job.fixed_threads
+    settings.setdefault("processes", max(1, cores // each))
+    # A process computes one block at a time, in as many threads as the job says.
+    settings["worker_extra_args"] = [*settings.get("worker_extra_args", ()), "--nthreads", "1"]
+    try:
+        return SLURMCluster(**settings)
+    except (TypeError, ValueError) as error:
+        first, *_ = str(error).split(". ")
+        raise ValueError(f"dask: slurm: {' '.join(first.split())}") from error
 
 
 # Of a worker process: what it was made for, and the worker.
 _prepared: tuple[Job, Worker] | None = None
+# Processes of a cluster that somebody else started may run several tasks at once.
+_one_at_a_time = Lock()
 
 
 def _compute(job: Job, device: str, task: BlockTask) -> BlockOutcome:
     global _prepared
-    if _prepared is None or _prepared[0] != job:
-        from distributed import get_worker
+    with _one_at_a_time:
+        if _prepared is None or _prepared[0] != job:
+            from distributed import get_worker
 
-        name = str(get_worker().name)
-        set_threads(job.fixed_threads)
-        _prepared = (job, Worker(job, usable_device(device, int(name) if name.isdigit() else 0)))
-    return _prepared[1].compute(task)
+            set_threads(job.fixed_threads)
+            _prepared = (job, Worker(job, usable_device(device, worker_index(str(get_worker().name)))))
+        return _prepared[1].compute(task)
+
+
+def worker_index(name: str) -> int:
+    """Which of the workers that share a machine: the number that Dask gave it at the end of its name, or 0.
+
+    Names are numbers on a cluster of this machine, and end in one on SLURM; others are addresses.
+    """
+    number = re.search(r"(?:^|-)(\d+)$", name)
+    return int(number[1]) if number else 0
