@@ -5,8 +5,8 @@ Run ``python -m benchmarks.pipeline [--questions overhead memory workers resume]
 
 overhead
     Wall time of `run`, from the measured file to the reconstruction file and its preview, over that of a
-    loop over the same blocks in memory, which reads and writes nothing. The fastest of some rounds of each, in
-    turns. The quicker the solver, the larger: ``--solver fbp`` shows the least that a job takes.
+    loop over the same blocks in memory, which reads and writes nothing; the fastest of some rounds of each,
+    in turns. The quicker the solver, the larger: ``--solver fbp`` shows what a job takes at least.
 memory
     Whole peak of a process that runs a job of 1000 slices over that of one of 10.
 workers

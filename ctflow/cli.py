@@ -235,6 +235,9 @@ def reconstruct(
     if stop:
         typer.echo(f"stopped; to go on: {shlex.join(['ctflow', *sys.argv[1:]])}", err=True)
         raise typer.Exit(128 + stop.signal)
+    if any(outcome.failed for outcome in outcomes if outcome.output is not None):
+        again = [word for word in sys.argv[1:] if word not in ("--retry-failed", "--overwrite")]
+        typer.echo(f"failed slices again: {shlex.join(['ctflow', *again, '--retry-failed'])}", err=True)
     bad = any(outcome.failed or outcome.unfinished for outcome in outcomes)
     raise typer.Exit(1 if bad else 0)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -136,6 +137,14 @@ def _images(target: Target, block: range) -> Tensor | None:
         return read_images(target.output, [i - target.slices.start for i in block])
 
 
+def _changed(target: Target, state: str) -> bool:
+    """Whether the measured files are others than they were; those that are gone have failed already."""
+    try:
+        return source_state(target.scan.files) != state
+    except OSError:
+        return False
+
+
 @dataclass
 class _State:
     """A target while its blocks are computed."""
@@ -143,6 +152,7 @@ class _State:
     target: Target
     fingerprint: str
     source: dict[str, str]
+    described: dict[str, Any]
     lock: Lock
     waiting: set[range]
     started: float
@@ -261,7 +271,10 @@ class _Run:
             self._refuse_to_replace(target, known, number, lock)
         target.plan(number, source)
         finished = target.finished(number, retry_failed=job.retry_failed)
-        state = _State(target, number, source, lock, set(target.blocks) - set(finished), started)
+        # Now, for the file may be gone at the end.
+        described = target.scan.describe()
+        waiting = set(target.blocks) - set(finished)
+        state = _State(target, number, source, described, lock, waiting, started)
         for block, failed_there in finished.items():
             state.failed |= failed_there
             self._there.append((target, BlockOutcome(target.output, block, failed_there)))
@@ -298,7 +311,9 @@ class _Run:
                 message = f"{target.file}: no slice could be reconstructed; slice {index}: {reason}"
                 target.clear()
                 return self._refused(target, ValueError(message), state.failed)
-            attributes = {**provenance(job, target, self._plan.device), **state.source}
+            if _changed(target, state.source["source_state"]):
+                return state.left("the measured file was changed meanwhile")
+            attributes = {**provenance(job, target, self._plan.device, state.described), **state.source}
             attributes["fingerprint"] = state.fingerprint
             attributes["seconds"] = {**attributes["seconds"], "all": time.perf_counter() - state.started}
             assemble(target.output, target.folder, target.blocks, attributes, overwrite=True)

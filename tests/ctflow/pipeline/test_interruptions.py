@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +20,13 @@ import numpy as np
 import pytest
 import torch
 
+from ctflow.cli import main
 from ctflow.io.parts import parts_folder
 from ctflow.io.results import read_result
 from ctflow.pipeline import Job, results, run
 from ctflow.pipeline.blocks import Worker
 from ctflow.pipeline.lock import Lock, holder_of
+from ctflow.pipeline.running import Progress
 from ctflow.pipeline.status import status_of
 from ctflow.problem import InverseProblem
 from ctflow.solvers import CGLS
@@ -183,27 +187,90 @@ def test_failed_slices_are_retried_and_the_rest_is_kept(
     assert content(retried.output) == expected
 
 
-def test_a_full_disk_loses_nothing(
-    scan: Path, expected: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """A disk that is full for every file beyond so many bytes."""
+    before, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, most))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (before, most))
+
+
+def test_blocks_that_the_disk_has_no_room_for_are_failures_to_be_retried(
+    scan: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import h5py as library
+    # Blocks of three slices take 0.7 MB, the last one of two 0.5 MB.
+    changes = {"size": 256, "batch": 3}
+    (whole,) = run(job(scan, "whole.h5", **changes))
+    assert whole.output is not None
+    output = scan.parent / "recon.h5"
+    words = command(scan, output, "--size", "256", "--batch", "3")[3:]
+    with largest_file(600_000), pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 1
+    told = capsys.readouterr()
+    assert "slice 5 failed: not written: " in told.err
+    assert "--retry-failed" in told.err
+    assert f"{output}: 2 slices in" in told.out
+    result = read_result(output)
+    assert result.status[6:] == ("done", "done")
+    assert all("File too large" in status for status in result.status[:6])
+    assert torch.equal(result.images[6:], read_result(whole.output).images[6:])
+    with pytest.raises(SystemExit) as ended:
+        main([*words, "--retry-failed"])
+    assert ended.value.code == 0
+    assert content(output) == content(whole.output)
 
-    original, count = library.File.flush, iter(range(100))
 
-    def full(self: Any) -> None:
-        if next(count) in (1, 2):
-            raise OSError(errno.ENOSPC, "No space left on device")
-        original(self)
-
-    monkeypatch.setattr(library.File, "flush", full)
-    (outcome,) = run(job(scan, "recon.h5"))
-    assert outcome.output is None
-    assert "No space left on device" in (outcome.unfinished or "")
-    assert outcome.computed == SLICES
-    monkeypatch.undo()
+def test_a_disk_without_room_for_anything_loses_nothing(scan: Path, expected: dict[str, Any]) -> None:
+    stops = iter([False] * 4)
+    run(job(scan, "recon.h5"), stop=lambda: next(stops, True))
+    there = status_of(scan.parent / "recon.h5")[0].done
+    with largest_file(2048):
+        (outcome,) = run(job(scan, "recon.h5"))
+    assert (outcome.output, outcome.computed) == (None, SLICES - there)
+    assert "File too large" in (outcome.unfinished or "")
     (again,) = run(job(scan, "recon.h5"))
-    assert again.computed == 4
+    assert again.computed == SLICES - there > 0
     assert content(again.output) == expected
+
+
+def test_a_measured_file_that_vanishes_midway(scan: Path, expected: dict[str, Any]) -> None:
+    away = scan.with_suffix(".away")
+
+    def vanish(progress: Progress) -> None:
+        if progress.block is not None and scan.exists():
+            scan.rename(away)
+
+    (outcome,) = run(job(scan, "recon.h5"), vanish)
+    assert 0 < len(outcome.failed) < SLICES
+    assert all("scan.h5" in reason for reason in outcome.failed.values())
+    away.rename(scan)
+    (retried,) = run(job(scan, "recon.h5", retry_failed=True))
+    assert retried.computed == len(outcome.failed)
+    assert content(retried.output) == expected
+
+
+def test_a_measured_file_that_changes_midway_spoils_no_output(scan: Path) -> None:
+    def change(progress: Progress) -> None:
+        os.utime(scan, ns=(1, 1))
+
+    (outcome,) = run(job(scan, "recon.h5"), change)
+    assert outcome.unfinished == "the measured file was changed meanwhile"
+    # Its content is the same, as the next run finds out.
+    (again,) = run(job(scan, "recon.h5"))
+    assert (again.computed, again.unfinished) == (0, None)
+
+
+def test_a_target_that_turns_read_only(scan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path, *arguments: Any, **options: Any) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "touch", refuse)
+    with pytest.raises(ValueError, match=r"recon\.h5: cannot write here \(Read-only file system\)"):
+        run(job(scan, "recon.h5"))
 
 
 def test_a_dask_cluster_gives_the_same_bits(scan: Path, expected: dict[str, Any]) -> None:
