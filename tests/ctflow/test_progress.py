@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from io import StringIO
 from pathlib import Path
@@ -43,6 +44,14 @@ def test_a_log_gets_a_line_for_each_block(capsys: pytest.CaptureFixture[str], cl
         "scan.h5: 1 of 400 slices, 30 a minute, 13 min left",
         "scan.h5: 4 of 400 slices, 105 a minute, 4 min left",
     ]
+
+
+def test_what_executors_log_is_shown_once(capsys: pytest.CaptureFixture[str]) -> None:
+    log = logging.getLogger("ctflow.pipeline.executors.dask_cluster")
+    with progress.shown():
+        log.info("dashboard: %s", "http://here\x1b[2J")
+    log.info("dashboard: %s", "nowhere")
+    assert capsys.readouterr().err == "dashboard: http://here\\x1b[2J\n"
 
 
 def test_a_terminal_gets_a_bar_for_each_file(monkeypatch: pytest.MonkeyPatch) -> None:

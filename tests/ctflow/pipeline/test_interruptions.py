@@ -32,7 +32,7 @@ from ctflow.problem import InverseProblem
 from ctflow.solvers import CGLS
 from tests.ctflow.io.measured import CENTRE, write_dxchange
 
-SLICES = 8
+SLICES, LONG = 8, 100
 # What may differ between two runs: when they ran and how long they took.
 TIMES = {"created", "seconds", "source_state", "blocks"}
 
@@ -273,9 +273,13 @@ def test_a_target_that_turns_read_only(scan: Path, monkeypatch: pytest.MonkeyPat
         run(job(scan, "recon.h5"))
 
 
-def test_a_dask_cluster_gives_the_same_bits(scan: Path, expected: dict[str, Any]) -> None:
+def test_a_dask_cluster_gives_the_same_bits(
+    scan: Path, expected: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "ctflow.pipeline.executors")
     (outcome,) = run(job(scan, "recon.h5", executor="dask", workers=2))
     assert content(outcome.output) == expected
+    assert any(line.startswith("dashboard: http://127.0.0.1:") for line in caplog.messages)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -329,16 +333,21 @@ def waited_for(folder: Path, process: subprocess.Popen[str], parts: int) -> None
 
 @pytest.fixture
 def long_scan(tmp_path: Path) -> Path:
-    write_dxchange(tmp_path / "long.h5", noise=True, slices=200)
+    write_dxchange(tmp_path / "long.h5", noise=True, slices=LONG)
     return tmp_path / "long.h5"
 
 
-def test_sigkill_at_any_moment(long_scan: Path) -> None:
-    whole, output = long_scan.parent / "whole.h5", long_scan.parent / "recon.h5"
-    subprocess.run(command(long_scan, whole), check=True, capture_output=True)
+@pytest.fixture
+def long_expected(long_scan: Path) -> dict[str, Any]:
+    (outcome,) = run(job(long_scan, "whole.h5"))
+    return content(outcome.output)
+
+
+def test_sigkill_at_any_moment(long_scan: Path, long_expected: dict[str, Any]) -> None:
+    output = long_scan.parent / "recon.h5"
     generator = np.random.default_rng(0)
     kills = 0
-    for parts in np.sort(generator.integers(1, 90, 3)):
+    for parts in np.sort(generator.integers(1, 40, 3)):
         process = subprocess.Popen(command(long_scan, output), stderr=subprocess.PIPE, text=True)
         waited_for(parts_folder(output), process, int(parts))
         process.kill()
@@ -346,51 +355,76 @@ def test_sigkill_at_any_moment(long_scan: Path) -> None:
         kills += not output.exists()
     assert kills == 3
     subprocess.run(command(long_scan, output), check=True, capture_output=True)
-    assert content(output) == content(whole)
+    assert content(output) == long_expected
+
+
+class Cluster:
+    """A Dask scheduler in a process of its own, and workers in others."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / "scheduler.json"
+        place = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard"]
+        self.scheduler = self._started("scheduler", *place)
+        self.workers = [self.add_worker()]
+        deadline = time.monotonic() + 60
+        while not self._file.exists():
+            assert self.scheduler.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        self.address = json.loads(self._file.read_text())["address"]
+
+    def add_worker(self) -> subprocess.Popen[bytes]:
+        """Another process of one thread."""
+        return self._started("worker", "--nthreads", "1", "--no-nanny", "--no-dashboard")
+
+    def _started(self, what: str, *options: str) -> subprocess.Popen[bytes]:
+        words = [sys.executable, "-m", "dask", what, "--scheduler-file", str(self._file), *options]
+        return subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 @pytest.fixture
-def scheduler(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    """A Dask scheduler in a process of its own, with one worker in another, and its address."""
-    file = tmp_path / "scheduler.json"
-    options: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    dask = [sys.executable, "-m", "dask"]
-    place = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(file)]
-    main = subprocess.Popen([*dask, "scheduler", *place], **options)
-    worker = subprocess.Popen(
-        [*dask, "worker", "--nthreads", "1", "--scheduler-file", str(file), "--no-dashboard"], **options
-    )
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    found = Cluster(tmp_path)
     try:
-        deadline = time.monotonic() + 60
-        while not file.exists():
-            assert main.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        yield main, json.loads(file.read_text())["address"]
+        yield found
     finally:
-        for process in (worker, main):
+        for process in (*found.workers, found.scheduler):
             process.kill()
             process.wait()
 
 
 def test_a_killed_scheduler_loses_nothing(
-    long_scan: Path, scheduler: tuple[subprocess.Popen[bytes], str]
+    long_scan: Path, long_expected: dict[str, Any], cluster: Cluster
 ) -> None:
-    whole, output = long_scan.parent / "whole.h5", long_scan.parent / "recon.h5"
-    subprocess.run(command(long_scan, whole), check=True, capture_output=True)
-    process, address = scheduler
-    words = command(long_scan, output, "--executor", "dask", "--dask-address", address)
+    output = long_scan.parent / "recon.h5"
+    words = command(long_scan, output, "--executor", "dask", "--dask-address", cluster.address)
     running = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
     waited_for(parts_folder(output), running, 3)
-    process.kill()
+    cluster.scheduler.kill()
     _, errors = running.communicate(timeout=120)
     assert running.returncode == 1
     assert "error: the Dask scheduler was lost" in errors
     assert not output.exists()
-    assert 0 < status_of(output)[0].done < 200
+    assert 0 < status_of(output)[0].done < LONG
     again = subprocess.run(command(long_scan, output), check=True, capture_output=True, text=True)
-    assert "200 slices in" in again.stdout
-    assert content(output) == content(whole)
+    assert f"{LONG} slices in" in again.stdout
+    assert content(output) == long_expected
+
+
+def test_a_worker_that_joins_midway_takes_over_from_one_that_is_killed(
+    long_scan: Path, long_expected: dict[str, Any], cluster: Cluster
+) -> None:
+    output = long_scan.parent / "recon.h5"
+    words = command(long_scan, output, "--executor", "dask", "--dask-address", cluster.address)
+    running = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    waited_for(parts_folder(output), running, 3)
+    cluster.workers[0].kill()
+    assert running.poll() is None
+    assert not output.exists()
+    cluster.workers.append(cluster.add_worker())
+    _, errors = running.communicate(timeout=120)
+    assert running.returncode == 0, errors
+    assert content(output) == long_expected
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -404,9 +438,9 @@ def test_asked_to_stop(long_scan: Path, number: signal.Signals) -> None:
     assert "stopping after the block in hand" in errors
     assert f"to go on: ctflow reconstruct {long_scan} -o {output}" in errors
     done = status_of(output)[0].done
-    assert 0 < done < 200
+    assert 0 < done < LONG
     again = subprocess.run(command(long_scan, output), check=True, capture_output=True, text=True)
-    assert "200 slices in" in again.stdout
+    assert f"{LONG} slices in" in again.stdout
 
 
 @pytest.mark.parametrize("executor", ["processes", "dask"])
