@@ -219,7 +219,8 @@ def reconstruct(
         from ctflow.pipeline.checks import checked
         from ctflow.pipeline.estimate import estimated
 
-        plan = checked(job)
+        # All that is wrong is of interest.
+        plan = checked(job.model_copy(update={"keep_going": True}), dry_run=True)
         for line in estimated(job, plan):
             typer.echo(line)
         raise typer.Exit(2 if plan.refused else 0)
@@ -234,7 +235,7 @@ def reconstruct(
         _say(outcome)
     if stop:
         typer.echo(f"stopped; to go on: {shlex.join(['ctflow', *sys.argv[1:]])}", err=True)
-        raise typer.Exit(128 + stop.signal)
+        sys.exit(128 + stop.signal)
     if any(outcome.failed for outcome in outcomes if outcome.output is not None):
         again = [word for word in sys.argv[1:] if word not in ("--retry-failed", "--overwrite")]
         typer.echo(f"failed slices again: {shlex.join(['ctflow', *again, '--retry-failed'])}", err=True)

@@ -38,8 +38,8 @@ class Plan:
     priors: Mapping[str, str | None]
 
 
-def checked(job: Job) -> Plan:
-    """Open every file, and check every output, the prior and the device.
+def checked(job: Job, *, dry_run: bool = False) -> Plan:
+    """Open every file, and check every output, the prior and the device; a dry run makes no folder.
 
     Raises
     ------
@@ -61,7 +61,7 @@ def checked(job: Job) -> Plan:
             refused[file] = str(error)
     if first is not None and not targets:
         raise first
-    _check_outputs(job, targets)
+    _check_outputs(job, targets, dry_run)
     # Where all outputs are there, nothing is computed unless asked for.
     needed = job.overwrite or job.retry_failed or not all(target.output.exists() for target in targets)
     kinds = sorted({target.scan.modality for target in targets})
@@ -105,7 +105,7 @@ def chosen_device(name: str, *, elsewhere: bool = False) -> torch.device:
     return device
 
 
-def _check_outputs(job: Job, targets: list[Target]) -> None:
+def _check_outputs(job: Job, targets: list[Target], dry_run: bool) -> None:
     """ValueError unless all outputs can be written."""
     outputs = [target.output for target in targets]
     if len(job.files) > 1:
@@ -113,6 +113,9 @@ def _check_outputs(job: Job, targets: list[Target]) -> None:
             raise ValueError(f"output: expected a folder for {len(job.files)} files, found {job.output}")
         if len(set(outputs)) < len(outputs):
             raise ValueError("files: expected different names, found two that would share one output")
+        if dry_run and not job.output.exists():
+            check_writable(job.output)
+            return
         try:
             job.output.mkdir(exist_ok=True)
         except OSError as error:

@@ -31,12 +31,15 @@ _SHOWN = 3
 class Progress:
     """How far a file is: `done` of `slices`, with the part of the present blocks that their steps make up.
 
-    `block` is what has just been written, if anything has.
+    `block` is what has just been written, if anything has; `done_in_all` and `slices_in_all` are of all files
+    of the job.
     """
 
     file: Path
     done: float
     slices: int
+    done_in_all: float
+    slices_in_all: int
     block: range | None = None
 
 
@@ -161,11 +164,11 @@ class _State:
     computed: int = 0
     in_hand: dict[range, float] = field(default_factory=dict)
 
-    def progress(self, block: range | None = None) -> Progress:
-        """How far it is."""
+    @property
+    def done(self) -> float:
+        """How many slices are, with the part of the present blocks that is."""
         left = sum((1 - self.in_hand.get(waiting, 0.0)) * len(waiting) for waiting in self.waiting)
-        count = len(self.target.slices)
-        return Progress(self.target.file, count - left, count, block)
+        return len(self.target.slices) - left
 
     def left(self, reason: str) -> Outcome:
         """What became of it where it lies with the parts that it has."""
@@ -185,6 +188,8 @@ class _Run:
         self._job, self._plan, self._progress, self._stop = job, plan, progress, stop
         self._states: dict[Path, _State] = {}
         self._finishing: list[Future[Outcome]] = []
+        # Slices of the targets that nothing is left to be computed of.
+        self._past = 0
         self._there: list[tuple[Target, BlockOutcome]] = []
         self.outcomes: list[Outcome] = [
             Outcome(file, None, None, 0, {}, 0.0, unfinished=reason) for file, reason in plan.refused.items()
@@ -206,7 +211,7 @@ class _Run:
                 state.unwritten = state.unwritten or outcome.unwritten
                 if outcome.unwritten is None:
                     yield state.target, outcome
-                self._progress(state.progress(outcome.block))
+                self._tell(state, outcome.block)
                 if not state.waiting:
                     self._finish(state)
             yield from self._found()
@@ -225,8 +230,9 @@ class _Run:
                 state = self._prepared(target)
             except ValueError as error:
                 self.outcomes.append(self._refused(target, error))
-                continue
+                state = None
             if state is None:
+                self._past += len(target.slices)
                 continue
             if not state.waiting:
                 self._finish(state)
@@ -299,6 +305,7 @@ class _Run:
     def _finish(self, state: _State) -> None:
         """Assemble a target whose blocks are all there, while the next is computed."""
         del self._states[state.target.output]
+        self._past += len(state.target.slices)
         self._finishing.append(self._pool.submit(self._finished, state))
 
     def _finished(self, state: _State) -> Outcome:
@@ -341,7 +348,13 @@ class _Run:
     def _report(self, task: BlockTask, part: float) -> None:
         state = self._states[task.target.output]
         state.in_hand[task.block] = part
-        self._progress(state.progress())
+        self._tell(state)
+
+    def _tell(self, state: _State, block: range | None = None) -> None:
+        target = state.target
+        done = self._past + sum(one.done for one in self._states.values())
+        slices = sum(len(one.slices) for one in self._plan.targets)
+        self._progress(Progress(target.file, state.done, len(target.slices), done, slices, block))
 
     def _preview(self, target: Target) -> Path:
         scan, chosen = target.scan, evenly_spaced(len(target.slices), _SHOWN)
