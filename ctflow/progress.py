@@ -59,11 +59,11 @@ def _shown() -> Iterator[Callable[[Progress], None]]:
     columns = (TextColumn("{task.description}"), BarColumn(), count, TextColumn("{task.fields[rate]}"))
     with Bar(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
         # One bar for all files, of which there may be thousands.
-        task = bar.add_task("", total=None, rate="")
+        task = bar.add_task("", total=1, rate="")
 
         def advance(progress: Progress) -> None:
             known = bar.tasks[0]
-            if known.total is None or progress.done_in_all < known.completed:
+            if progress.slices_in_all != known.total or progress.done_in_all < known.completed:
                 # What was there before says nothing about the speed; a comparison starts again and again.
                 bar.reset(task, total=progress.slices_in_all, completed=int(progress.done_in_all))
             bar.update(task, description=printable(progress.file.name), completed=progress.done_in_all)

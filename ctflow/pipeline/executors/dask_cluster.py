@@ -83,12 +83,12 @@ class DaskCluster:
             return settings.address
         if settings.slurm is not None:
             cluster = stack.enter_context(slurm_cluster(self._job, self._device))
-            cluster.scale(n=self._job.workers or 1)
+            cluster.scale(n=self._job.processes)
             return cluster
         from distributed import LocalCluster
 
         cluster = LocalCluster(
-            n_workers=self._job.workers,
+            n_workers=self._job.processes,
             threads_per_worker=1,
             processes=True,
             dashboard_address=f"127.0.0.1:{settings.dashboard}",

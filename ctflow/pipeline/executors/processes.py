@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -29,7 +28,7 @@ class Processes:
 
     def __init__(self, job: Job, device: str) -> None:
         self._job, self._device = job, device
-        self._workers = job.workers or os.cpu_count() or 1
+        self._workers = job.processes
 
     def outcomes(
         self, tasks: Iterator[BlockTask], stop: Callable[[], bool], report: TaskReport
