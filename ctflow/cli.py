@@ -222,7 +222,7 @@ def reconstruct(
         # All that is wrong is of interest.
         plan = checked(job.model_copy(update={"keep_going": True}), dry_run=True)
         for line in estimated(job, plan):
-            typer.echo(line)
+            typer.echo(printable(line))
         raise typer.Exit(2 if plan.refused else 0)
 
     from ctflow.pipeline.interruption import interruptions
@@ -246,12 +246,12 @@ def reconstruct(
 def _say(outcome: Outcome) -> None:
     """What became of one file."""
     for index, reason in outcome.failed.items():
-        typer.echo(f"{outcome.file}: slice {index} failed: {reason}", err=True)
+        typer.echo(f"{outcome.file}: slice {index} failed: {printable(reason)}", err=True)
     if outcome.unfinished is not None and outcome.slices == 0:
-        typer.echo(f"{outcome.file}: left out: {outcome.unfinished}", err=True)
+        typer.echo(f"{outcome.file}: left out: {printable(outcome.unfinished)}", err=True)
     elif outcome.unfinished is not None:
         there = f"{outcome.computed} of {_counted(outcome.slices, 'slice')} computed now"
-        typer.echo(f"{outcome.file}: not finished, {there}: {outcome.unfinished}", err=True)
+        typer.echo(f"{outcome.file}: not finished, {there}: {printable(outcome.unfinished)}", err=True)
     if outcome.output is not None:
         done = outcome.slices - len(outcome.failed)
         how = f"in {outcome.seconds:.1f} s" if outcome.computed else "there already"
@@ -288,7 +288,7 @@ def status(
             f"{len(one.failed)} failed, {one.remaining} remaining"
         )
         for index, reason in one.failed.items():
-            typer.echo(f"  slice {index}: {reason}")
+            typer.echo(f"  slice {index}: {printable(reason)}")
 
 
 @app.command()

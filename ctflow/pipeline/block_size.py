@@ -25,7 +25,7 @@ _PER_PIXEL_OF = {
     "ms-flow": 2300,
     "ictm": 2500,
     "deep-image-prior": 3500,
-    "d-flow": 6000,
+    "d-flow": 7500,
 }
 # Of a GPU of another machine, which is not to be seen from here.
 _UNSEEN_GPU = 16 * 2**30
