@@ -6,11 +6,12 @@ import logging
 import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from queue import Empty, SimpleQueue
 from threading import Lock
 from typing import Any
 
 from ctflow.pipeline.blocks import BlockOutcome, BlockTask, Worker
-from ctflow.pipeline.executors import TaskReport
+from ctflow.pipeline.executors import TaskReport, deafness
 from ctflow.pipeline.executors.processes import DIED, failed_block
 from ctflow.pipeline.executors.threads import set_threads, usable_device
 from ctflow.pipeline.job import Job
@@ -21,6 +22,8 @@ log = logging.getLogger(__name__)
 _ALLOWED_FAILURES = 2
 # Blocks on the way to each worker, so that none waits for the next.
 _AHEAD = 2
+# Seconds of silence after which it is asked whether to stop.
+_PATIENCE = 1.0
 
 
 class DaskCluster:
@@ -48,7 +51,7 @@ class DaskCluster:
             When the scheduler is lost; the parts that were written stay.
         """
         import dask
-        from distributed import Client, KilledWorker, as_completed
+        from distributed import Client, KilledWorker
         from distributed.client import FutureCancelledError
 
         settings = {"distributed.scheduler.allowed-failures": _ALLOWED_FAILURES}
@@ -56,7 +59,7 @@ class DaskCluster:
             client: Client = stack.enter_context(Client(self._cluster(stack)))
             log.info("dashboard: %s", client.dashboard_link)
             waiting: dict[Any, BlockTask] = {}
-            completed = as_completed()
+            completed: SimpleQueue[Any] = SimpleQueue()
             try:
                 while True:
                     room = _AHEAD * max(1, len(client.ncores())) - len(waiting)
@@ -65,10 +68,16 @@ class DaskCluster:
                             break
                         future = client.submit(_compute, self._job, self._device, task, pure=False)
                         waiting[future] = task
-                        completed.add(future)
+                        future.add_done_callback(completed.put)
                     if not waiting:
                         return
-                    future = next(completed)
+                    try:
+                        future = completed.get(timeout=_PATIENCE)
+                    except Empty:
+                        if stop() and not client.ncores():
+                            # Nobody is left to finish what is in hand.
+                            return
+                        continue
                     task = waiting.pop(future)
                     try:
                         yield future.result()
@@ -92,6 +101,7 @@ class DaskCluster:
             threads_per_worker=1,
             processes=True,
             dashboard_address=f"127.0.0.1:{settings.dashboard}",
+            preload=[deafness.__name__],
             silence_logs=logging.ERROR,
         )
         return stack.enter_context(cluster)

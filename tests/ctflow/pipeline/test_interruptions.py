@@ -363,22 +363,28 @@ class Cluster:
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / "scheduler.json"
-        place = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard"]
+        place = ["--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(self._file)]
+        self.workers: list[subprocess.Popen[bytes]] = []
         self.scheduler = self._started("scheduler", *place)
-        self.workers = [self.add_worker()]
-        deadline = time.monotonic() + 60
-        while not self._file.exists():
-            assert self.scheduler.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        self.address = json.loads(self._file.read_text())["address"]
 
-    def add_worker(self) -> subprocess.Popen[bytes]:
+    @property
+    def address(self) -> str:
+        """Of the scheduler, as soon as it has one."""
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                return str(json.loads(self._file.read_text())["address"])
+            except (FileNotFoundError, json.JSONDecodeError):  # not there, or not all of it
+                assert self.scheduler.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+
+    def add_worker(self) -> None:
         """Another process of one thread."""
-        return self._started("worker", "--nthreads", "1", "--no-nanny", "--no-dashboard")
+        self.workers.append(self._started("worker", self.address, "--nthreads", "1", "--no-nanny"))
 
     def _started(self, what: str, *options: str) -> subprocess.Popen[bytes]:
-        words = [sys.executable, "-m", "dask", what, "--scheduler-file", str(self._file), *options]
+        words = [sys.executable, "-m", "dask", what, *options, "--no-dashboard"]
         return subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
@@ -386,6 +392,7 @@ class Cluster:
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
     found = Cluster(tmp_path)
     try:
+        found.add_worker()
         yield found
     finally:
         for process in (*found.workers, found.scheduler):
@@ -421,7 +428,7 @@ def test_a_worker_that_joins_midway_takes_over_from_one_that_is_killed(
     cluster.workers[0].kill()
     assert running.poll() is None
     assert not output.exists()
-    cluster.workers.append(cluster.add_worker())
+    cluster.add_worker()
     _, errors = running.communicate(timeout=120)
     assert running.returncode == 0, errors
     assert content(output) == long_expected
@@ -441,6 +448,35 @@ def test_asked_to_stop(long_scan: Path, number: signal.Signals) -> None:
     assert 0 < done < LONG
     again = subprocess.run(command(long_scan, output), check=True, capture_output=True, text=True)
     assert f"{LONG} slices in" in again.stdout
+
+
+@pytest.mark.parametrize("executor", ["processes", "dask"])
+def test_ctrl_c_reaches_all_processes_and_stops_none_in_its_block(
+    long_scan: Path, long_expected: dict[str, Any], executor: str
+) -> None:
+    output = long_scan.parent / "recon.h5"
+    words = command(long_scan, output, "--executor", executor, "--workers", "2")
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    waited_for(parts_folder(output), process, 2)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGINT, errors
+    assert "died" not in errors
+    assert 0 < status_of(output)[0].done < LONG
+    run(job(long_scan, "recon.h5"))
+    assert content(output) == long_expected
+
+
+def test_a_cluster_without_workers_is_not_waited_for(long_scan: Path, cluster: Cluster) -> None:
+    output = long_scan.parent / "recon.h5"
+    words = command(long_scan, output, "--executor", "dask", "--dask-address", cluster.address)
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    waited_for(parts_folder(output), process, 3)
+    cluster.workers[0].kill()
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGINT
+    assert "to go on: ctflow reconstruct" in errors
 
 
 @pytest.mark.parametrize("executor", ["processes", "dask"])
