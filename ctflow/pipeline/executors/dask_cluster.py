@@ -78,11 +78,17 @@ class DaskCluster:
                             # Nobody is left to finish what is in hand.
                             return
                         continue
-                    task = waiting.pop(future)
+                    task = waiting[future]
                     try:
-                        yield future.result()
+                        outcome = future.result(timeout=_PATIENCE)
+                    except TimeoutError:
+                        # What it gave was lost with its worker, and another computes it again.
+                        future.add_done_callback(completed.put)
+                        continue
                     except KilledWorker:
-                        yield failed_block(self._job, task, DIED)
+                        outcome = failed_block(self._job, task, DIED)
+                    del waiting[future]
+                    yield outcome
             except (FutureCancelledError, OSError) as error:
                 raise ConnectionError(f"the Dask scheduler was lost ({error}); run the job again") from error
 
