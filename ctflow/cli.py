@@ -219,9 +219,10 @@ def reconstruct(
         from ctflow.pipeline.checks import checked
         from ctflow.pipeline.estimate import estimated
 
-        plan = checked(job)
+        # All that is wrong is of interest.
+        plan = checked(job.model_copy(update={"keep_going": True}), dry_run=True)
         for line in estimated(job, plan):
-            typer.echo(line)
+            typer.echo(printable(line))
         raise typer.Exit(2 if plan.refused else 0)
 
     from ctflow.pipeline.interruption import interruptions
@@ -234,7 +235,10 @@ def reconstruct(
         _say(outcome)
     if stop:
         typer.echo(f"stopped; to go on: {shlex.join(['ctflow', *sys.argv[1:]])}", err=True)
-        raise typer.Exit(128 + stop.signal)
+        sys.exit(128 + stop.signal)
+    if any(outcome.failed for outcome in outcomes if outcome.output is not None):
+        again = [word for word in sys.argv[1:] if word not in ("--retry-failed", "--overwrite")]
+        typer.echo(f"failed slices again: {shlex.join(['ctflow', *again, '--retry-failed'])}", err=True)
     bad = any(outcome.failed or outcome.unfinished for outcome in outcomes)
     raise typer.Exit(1 if bad else 0)
 
@@ -242,12 +246,12 @@ def reconstruct(
 def _say(outcome: Outcome) -> None:
     """What became of one file."""
     for index, reason in outcome.failed.items():
-        typer.echo(f"{outcome.file}: slice {index} failed: {reason}", err=True)
+        typer.echo(f"{outcome.file}: slice {index} failed: {printable(reason)}", err=True)
     if outcome.unfinished is not None and outcome.slices == 0:
-        typer.echo(f"{outcome.file}: left out: {outcome.unfinished}", err=True)
+        typer.echo(f"{outcome.file}: left out: {printable(outcome.unfinished)}", err=True)
     elif outcome.unfinished is not None:
         there = f"{outcome.computed} of {_counted(outcome.slices, 'slice')} computed now"
-        typer.echo(f"{outcome.file}: not finished, {there}: {outcome.unfinished}", err=True)
+        typer.echo(f"{outcome.file}: not finished, {there}: {printable(outcome.unfinished)}", err=True)
     if outcome.output is not None:
         done = outcome.slices - len(outcome.failed)
         how = f"in {outcome.seconds:.1f} s" if outcome.computed else "there already"
@@ -284,7 +288,7 @@ def status(
             f"{len(one.failed)} failed, {one.remaining} remaining"
         )
         for index, reason in one.failed.items():
-            typer.echo(f"  slice {index}: {reason}")
+            typer.echo(f"  slice {index}: {printable(reason)}")
 
 
 @app.command()

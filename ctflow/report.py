@@ -230,7 +230,8 @@ def _save(figure: Figure, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        figure.savefig(temporary, format="png")
+        # Noise is as small after a quick search as after a long one.
+        figure.savefig(temporary, format="png", pil_kwargs={"compress_level": 1})
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what needs a GPU where there is none; pytest counts it as deselected."""
-    if torch.cuda.is_available():
-        return
-    gpu = [item for item in items if item.get_closest_marker("gpu")]
-    if gpu:
-        config.hook.pytest_deselected(items=gpu)
-        items[:] = [item for item in items if item not in gpu]
+    """Leave out what needs a GPU, or a program, where there is none; pytest counts it as deselected."""
+    left_out = [item for item in items if _lacks(item)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
+def _lacks(item: pytest.Item) -> bool:
+    programs = [marker.args[0] for marker in item.iter_markers("program")]
+    gpu = item.get_closest_marker("gpu") is not None and not torch.cuda.is_available()
+    return gpu or not all(shutil.which(program) for program in programs)

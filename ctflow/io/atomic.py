@@ -53,6 +53,19 @@ def check_writable(path: str | Path, overwrite: bool = False, *, sources: Iterab
         raise OutputError(f"{path}: cannot write here ({error.strerror or error})") from error
 
 
+def check_room(path: str | Path, size: int) -> None:
+    """Say now whether there is room for a file of so many bytes.
+
+    Raises
+    ------
+    OutputError
+        If the disk has less.
+    """
+    free = shutil.disk_usage(Path(path).resolve().parent).free
+    if free < size:
+        raise OutputError(f"{path}: expected room for {size} bytes, found {free} on the disk")
+
+
 @contextmanager
 def replacing(path: str | Path, overwrite: bool = False) -> Iterator[h5py.File]:
     """Write an HDF5 file under a temporary name beside `path`, and rename it when it is complete.

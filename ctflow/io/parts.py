@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ctflow.io.atomic import replacing
+from ctflow.io.atomic import check_room, replacing, replacing_file
 from ctflow.io.errors import OutputError, ScanError
 from ctflow.io.fields import opened, text
 from ctflow.io.results import create_volume, describe_result
@@ -94,7 +94,17 @@ def write_part(
     OutputError
         If it cannot be written, as on a full disk.
     """
-    with replacing(part_file(folder, part.slices), overwrite=True) as file:
+    image = _image(part, fingerprint, unit, pixel_size)
+    with replacing_file(part_file(folder, part.slices), overwrite=True) as temporary:
+        temporary.write_bytes(image)
+
+
+def _image(part: Part, fingerprint: str, unit: str, pixel_size: float | None) -> bytes:
+    """The bytes of a part's file.
+
+    It is made in memory, for HDF5 does not get over a disk that is full.
+    """
+    with h5py.File("part", "w", driver="core", backing_store=False) as file:
         file.attrs.update(format=_FORMAT, version=_VERSION, fingerprint=fingerprint)
         file.attrs["about"] = json.dumps(part.about)
         for name, volume in part.volumes.items():
@@ -103,6 +113,8 @@ def write_part(
         for name, values in part.numbers.items():
             file.create_dataset(name, data=np.asarray(values, np.float32)).attrs[_AXIS] = 0
         file.create_dataset("status", data=list(part.status), dtype=h5py.string_dtype())
+        file.flush()
+        return bytes(file.id.get_file_image())
 
 
 def read_status(folder: Path, slices: range, fingerprint: str) -> tuple[str, ...] | None:
@@ -146,6 +158,7 @@ def assemble(
     OutputError
         If the file cannot be written, or the parts do not belong together.
     """
+    check_room(output, sum(part_file(folder, block).stat().st_size for block in blocks))
     count, first = sum(len(block) for block in blocks), blocks[0].start
     status: list[str] = []
     about: list[str] = []

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -33,7 +34,7 @@ from typing import Any
 import h5py
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from ctflow.io.atomic import replacing
@@ -214,16 +215,29 @@ def create_volume(
     file: h5py.File, name: str, volume: Tensor, unit: str, pixel_size: float | None = None
 ) -> h5py.Dataset:
     """Write images, shape (..., height, width), as one dataset that plain HDF5 decompresses."""
-    values = volume.detach().cpu().numpy()
+    values = np.ascontiguousarray(volume.detach().cpu().numpy())
     # One image a chunk: readers of single slices decompress no other.
     chunks = (1,) * (values.ndim - 2) + values.shape[-2:]
     stored = file.create_dataset(
-        name, data=values, chunks=chunks, compression="gzip", compression_opts=1, shuffle=True
+        name, values.shape, values.dtype, chunks=chunks, compression="gzip", compression_opts=1, shuffle=True
     )
+    for index in np.ndindex(values.shape[:-2]):
+        stored.id.write_direct_chunk((*index, 0, 0), _compressed(values[index]))
     stored.attrs["units"] = unit
     if pixel_size is not None:
         stored.attrs["pixel_size_mm"] = pixel_size
     return stored
+
+
+def _compressed(image: NDArray[Any]) -> bytes:
+    """An image's bytes as HDF5's filters for shuffling and gzip would leave them.
+
+    HDF5 itself would look for repeated strings in between, which noise has none of; runs of equal bytes are
+    found in less than half the time, take less space, and other threads compute meanwhile.
+    """
+    shuffled = np.ascontiguousarray(image.view(np.uint8).reshape(image.size, image.itemsize).T)
+    deflate = zlib.compressobj(1, strategy=zlib.Z_RLE)
+    return deflate.compress(shuffled.data) + deflate.flush()
 
 
 def _as_attribute(value: Any) -> Any:

@@ -113,14 +113,23 @@ class Worker:
             return task.failed(one_line(error))
 
     def write(self, task: BlockTask, part: Part) -> BlockOutcome:
-        """Put a part on disk."""
-        target = task.target
-        pixel_size = target.scan.pixel_size
+        """Put a part on disk; where there is no room for it, that its slices failed."""
+        output, unwritten = task.target.output, self._unwritten(task, part)
+        if unwritten is None:
+            return BlockOutcome(output, task.block, part.failed)
+        record = task.failed(f"not written: {unwritten}")
+        if self._unwritten(task, record) is None:
+            return BlockOutcome(output, task.block, record.failed)
+        return BlockOutcome(output, task.block, part.failed, unwritten)
+
+    def _unwritten(self, task: BlockTask, part: Part) -> str | None:
+        """Write a part; why it could not be written, or None."""
+        scan = task.target.scan
         try:
-            write_part(target.folder, part, task.fingerprint, target.scan.unit, pixel_size)
+            write_part(task.target.folder, part, task.fingerprint, scan.unit, scan.pixel_size)
         except OutputError as error:
-            return BlockOutcome(target.output, task.block, part.failed, one_line(error))
-        return BlockOutcome(target.output, task.block, part.failed)
+            return one_line(error)
+        return None
 
     def _solved(self, task: BlockTask, problem: InverseProblem, report: Report | None) -> Part:
         scan, block, seed = task.target.scan, task.block, self.job.seed

@@ -38,8 +38,8 @@ class Plan:
     priors: Mapping[str, str | None]
 
 
-def checked(job: Job) -> Plan:
-    """Open every file, and check every output, the prior and the device.
+def checked(job: Job, *, dry_run: bool = False) -> Plan:
+    """Open every file, and check every output, the prior and the device; a dry run makes no folder.
 
     Raises
     ------
@@ -47,7 +47,7 @@ def checked(job: Job) -> Plan:
         In one line, for the first thing that is wrong. With `keep_going`, files that cannot be read are
         listed instead, unless they are all there is.
     """
-    device = chosen_device(job.device)
+    device = chosen_device(job.device, elsewhere=job.elsewhere)
     targets: list[Target] = []
     refused: dict[Path, str] = {}
     first: ValueError | None = None
@@ -61,8 +61,11 @@ def checked(job: Job) -> Plan:
             refused[file] = str(error)
     if first is not None and not targets:
         raise first
-    _check_outputs(job, targets)
-    priors = {kind: _prior_sha256(job, kind) for kind in sorted({t.scan.modality for t in targets})}
+    _check_outputs(job, targets, dry_run)
+    # Where all outputs are there, nothing is computed unless asked for.
+    needed = job.overwrite or job.retry_failed or not all(target.output.exists() for target in targets)
+    kinds = sorted({target.scan.modality for target in targets})
+    priors = {kind: _prior_sha256(job, kind, needed) for kind in kinds}
     return Plan(tuple(targets), refused, str(device), priors)
 
 
@@ -76,8 +79,14 @@ def _target(job: Job, file: Path, device: torch.device) -> Target:
     return Target(file, job.output_of(file), scan, slices, batch)
 
 
-def chosen_device(name: str) -> torch.device:
-    """The device of that name; "auto" is a GPU where there is one. ValueError where it is not usable."""
+def chosen_device(name: str, *, elsewhere: bool = False) -> torch.device:
+    """The device of that name; "auto" is a GPU where there is one.
+
+    Raises
+    ------
+    ValueError
+        If it is not usable; of GPUs `elsewhere`, on other machines, nothing is known.
+    """
     available = torch.cuda.is_available()
     if name == "auto":
         return torch.device("cuda" if available else "cpu")
@@ -87,12 +96,16 @@ def chosen_device(name: str) -> torch.device:
         raise ValueError(f"device: expected auto, cpu or cuda, found {name!r}") from error
     if device.type not in ("cpu", "cuda"):
         raise ValueError(f"device: expected auto, cpu or cuda, found {name!r}")
-    if device.type == "cuda" and not (available and (device.index or 0) < torch.cuda.device_count()):
+    if (
+        device.type == "cuda"
+        and not elsewhere
+        and not (available and (device.index or 0) < torch.cuda.device_count())
+    ):
         raise ValueError(f"device: expected one of this machine, found {name!r}; torch sees no such GPU")
     return device
 
 
-def _check_outputs(job: Job, targets: list[Target]) -> None:
+def _check_outputs(job: Job, targets: list[Target], dry_run: bool) -> None:
     """ValueError unless all outputs can be written."""
     outputs = [target.output for target in targets]
     if len(job.files) > 1:
@@ -100,6 +113,9 @@ def _check_outputs(job: Job, targets: list[Target]) -> None:
             raise ValueError(f"output: expected a folder for {len(job.files)} files, found {job.output}")
         if len(set(outputs)) < len(outputs):
             raise ValueError("files: expected different names, found two that would share one output")
+        if dry_run and not job.output.exists():
+            check_writable(job.output)
+            return
         try:
             job.output.mkdir(exist_ok=True)
         except OSError as error:
@@ -113,12 +129,13 @@ def _check_outputs(job: Job, targets: list[Target]) -> None:
         check_writable(picture, job.overwrite or output.exists(), sources=job.files)
 
 
-def _prior_sha256(job: Job, modality: str) -> str | None:
-    """Of the prior's files, after loading it once, so that a damaged one is found now."""
+def _prior_sha256(job: Job, modality: str, needed: bool) -> str | None:
+    """Of the prior's files; one that is needed is loaded once, so that a damaged one is found now."""
     name = job.prior_name(modality)
     if name is None:
         return None
     from ctflow.flows.store import load_prior, prior_files
 
-    load_prior(name, precision=job.precision)
+    if needed:
+        load_prior(name, precision=job.precision)
     return files_sha256(prior_files(name))

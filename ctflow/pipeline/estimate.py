@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import resource
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 import torch
 
 from ctflow.io.errors import ScanError
-from ctflow.pipeline.block_size import slice_bytes
+from ctflow.pipeline.block_size import machine_memory, slice_bytes
 from ctflow.pipeline.blocks import BlockTask, Worker
 from ctflow.pipeline.checks import Plan
 from ctflow.pipeline.executors.threads import set_threads
@@ -19,6 +20,8 @@ from ctflow.pipeline.job import Job
 from ctflow.pipeline.targets import Target
 
 _MEBIBYTE = 2**20
+# Of a process before it computes: torch, and what is compiled.
+_PROCESS = 400 * _MEBIBYTE
 
 
 def estimated(job: Job, plan: Plan) -> Iterator[str]:
@@ -35,17 +38,19 @@ def estimated(job: Job, plan: Plan) -> Iterator[str]:
         size += _output_bytes(target, job)
     if not plan.targets:
         return
-    yield f"output         at most {_megabytes(size)}"
-    yield f"memory         about {_megabytes(_memory(job, plan))}"
+    yield from _room(job, plan, size)
+    yield from _memory(job, plan)
+    if plan.device.startswith("cuda") and job.elsewhere:
+        yield "time           unknown: the GPUs are on other machines"
+        return
     largest = max(plan.targets, key=lambda target: math.prod(target.scan.image_shape))
     seconds, failed, peak = _one_block(job, plan, largest)
     if failed is not None:
         yield f"time           unknown: {failed}"
         return
-    workers = 1 if job.executor == "serial" else job.workers or 1
-    total = seconds * slices / workers
+    total = seconds * slices / job.processes
     yield f"one slice      {seconds:.2f} s, {_megabytes(peak)} at most in this process"
-    yield f"time           about {_duration(total)} for {slices} slices, {workers} at a time"
+    yield f"time           about {_duration(total)} for {slices} slices, {_in_processes(job)}"
 
 
 def _about(target: Target) -> Iterator[str]:
@@ -84,9 +89,33 @@ def _output_bytes(target: Target, job: Job) -> int:
     return images * (samples + 2 if samples > 1 else 1)
 
 
-def _memory(job: Job, plan: Plan) -> int:
-    at_once = max(target.batch * slice_bytes(target.scan, job) for target in plan.targets)
-    return at_once * (1 if job.executor == "serial" else job.workers or 1)
+def _room(job: Job, plan: Plan, size: int) -> Iterator[str]:
+    folder = plan.targets[0].output.resolve().parent
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    yield f"output         at most {_megabytes(size)}, {_megabytes(free)} free"
+    # Parts lie beside the file that they are put together into.
+    largest = max(_output_bytes(target, job) for target in plan.targets)
+    if free < size + largest:
+        yield f"  problem: expected room for {_megabytes(size + largest)}, parts included"
+
+
+def _memory(job: Job, plan: Plan) -> Iterator[str]:
+    workers = job.processes
+    block = max(target.batch * slice_bytes(target.scan, job) for target in plan.targets)
+    each = "" if workers == 1 else f" in each of {workers} processes"
+    if plan.device.startswith("cuda"):
+        yield f"memory         about {_megabytes(block)} of the GPU{each}"
+        return
+    there = machine_memory()
+    yield f"memory         about {_megabytes(_PROCESS + block)}{each}, {_megabytes(there)} in this machine"
+    if not job.elsewhere and workers * (_PROCESS + block) > there:
+        yield "  problem: expected room in memory for all; take fewer workers or a smaller batch"
+
+
+def _in_processes(job: Job) -> str:
+    return "in one process" if job.processes == 1 else f"in {job.processes} processes"
 
 
 def _megabytes(count: float) -> str:

@@ -27,7 +27,8 @@ class DaskSettings(BaseModel):
     address
         Of a scheduler that is running, such as "tcp://node:8786".
     slurm
-        Keyword arguments of dask_jobqueue.SLURMCluster, such as queue, cores, memory, walltime.
+        Keyword arguments of dask_jobqueue.SLURMCluster, such as queue, cores, memory, walltime. Ask for one
+        GPU in `job_extra_directives`, and say `device: cuda`, for one process with one GPU in each SLURM job.
     dashboard
         The port of the dashboard of a cluster on this machine; 0 takes a free one.
     """
@@ -65,7 +66,8 @@ class Job(BaseModel):
     seed
         Of the randomness; every slice has its own, derived from this and its number.
     device
-        Where to compute, such as "cpu" or "cuda"; "auto" takes a GPU where there is one.
+        Where to compute, such as "cpu" or "cuda"; "auto" takes a GPU where there is one on this machine,
+        whatever the workers of a cluster have.
     precision
         Of the network: "bfloat16" is faster where the hardware has it.
     overwrite
@@ -177,6 +179,18 @@ class Job(BaseModel):
         if self.threads is not None:
             return self.threads
         return (os.cpu_count() or 1) if self.executor == "serial" else 1
+
+    @property
+    def processes(self) -> int:
+        """How many processes compute; of clusters that grow, those that are asked for."""
+        if self.executor == "serial":
+            return 1
+        return self.workers or (1 if self.elsewhere else os.cpu_count() or 1)
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether other machines than this one may compute."""
+        return self.executor == "dask" and (self.dask.address is not None or self.dask.slurm is not None)
 
     @property
     def solver_settings(self) -> dict[str, Any]:
@@ -306,7 +320,7 @@ def _read(config: Path) -> dict[str, Any]:
     job = {str(key).replace("-", "_"): value for key, value in written.items()}
     folder = config.parent
     if isinstance(files := job.get("files"), list | str):
-        job["files"] = [folder / file for file in ([files] if isinstance(files, str) else files)]
+        job["files"] = [_beside(folder, word) for word in ([files] if isinstance(files, str) else files)]
     if isinstance(output := job.get("output"), str):
         job["output"] = folder / output
     if isinstance(prior := job.get("prior"), str) and (folder / f"{prior}.json").is_file():
@@ -314,6 +328,13 @@ def _read(config: Path) -> dict[str, Any]:
     if isinstance(maps := job.get("coil_maps"), str) and (folder / maps).exists():
         job["coil_maps"] = str(folder / maps)
     return job
+
+
+def _beside(folder: Path, word: Any) -> Any:
+    """A name, a pattern or a list such as ``@files.txt`` that starts at a folder."""
+    if not isinstance(word, str):
+        return word
+    return f"@{folder / word[1:]}" if word.startswith("@") else str(folder / word)
 
 
 def _one_line(error: ValidationError) -> str:

@@ -11,8 +11,8 @@ from ctflow.pipeline.job import Job
 from ctflow.pipeline.targets import Target
 
 
-def provenance(job: Job, target: Target, device: str) -> dict[str, Any]:
-    """The attributes of a target's output, of what its parts say; JSON-able."""
+def provenance(job: Job, target: Target, device: str, described: dict[str, Any]) -> dict[str, Any]:
+    """The attributes of a target's output, of how its scan `described` itself and its parts; JSON-able."""
     scan = target.scan
     parts = [about for block in target.blocks if (about := read_about(target.folder, block))]
     first = parts[0] if parts else {}
@@ -22,7 +22,7 @@ def provenance(job: Job, target: Target, device: str) -> dict[str, Any]:
         "pixel_size": scan.pixel_size,
         "slice_distance": scan.slice_distance,
         "source": str(target.file.resolve()),
-        "scan": scan.describe(),
+        "scan": described,
         "metadata": dict(scan.metadata),
         "reading": job.reading(),
         "slices": f"{target.slices.start}:{target.slices.stop}",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
-from ctflow.io.errors import OutputError
+from ctflow.io.errors import OutputError, ScanError
 from ctflow.io.parts import assemble, part_file
 from ctflow.io.results import read_images
 from ctflow.pipeline.against_truth import volume_attributes
@@ -30,12 +32,15 @@ _SHOWN = 3
 class Progress:
     """How far a file is: `done` of `slices`, with the part of the present blocks that their steps make up.
 
-    `block` is what has just been written, if anything has.
+    `block` is what has just been written, if anything has; `done_in_all` and `slices_in_all` are of all files
+    of the job.
     """
 
     file: Path
     done: float
     slices: int
+    done_in_all: float
+    slices_in_all: int
     block: range | None = None
 
 
@@ -129,10 +134,19 @@ def results(job: Job) -> Iterator[SliceResult]:
 
 def _images(target: Target, block: range) -> Tensor | None:
     """The images of a block, from its part or, where it is assembled, from the output."""
-    part = part_file(target.folder, block)
-    if part.exists():
-        return read_images(part)
-    return read_images(target.output, [i - target.slices.start for i in block])
+    try:
+        return read_images(part_file(target.folder, block))
+    except (ScanError, OSError):
+        # Parts are removed once the output is there.
+        return read_images(target.output, [i - target.slices.start for i in block])
+
+
+def _changed(target: Target, state: str) -> bool:
+    """Whether the measured files are others than they were; those that are gone have failed already."""
+    try:
+        return source_state(target.scan.files) != state
+    except OSError:
+        return False
 
 
 @dataclass
@@ -142,6 +156,7 @@ class _State:
     target: Target
     fingerprint: str
     source: dict[str, str]
+    described: dict[str, Any]
     lock: Lock
     waiting: set[range]
     started: float
@@ -150,11 +165,19 @@ class _State:
     computed: int = 0
     in_hand: dict[range, float] = field(default_factory=dict)
 
-    def progress(self, block: range | None = None) -> Progress:
-        """How far it is."""
+    @property
+    def done(self) -> float:
+        """How many slices are, with the part of the present blocks that is."""
         left = sum((1 - self.in_hand.get(waiting, 0.0)) * len(waiting) for waiting in self.waiting)
-        count = len(self.target.slices)
-        return Progress(self.target.file, count - left, count, block)
+        return len(self.target.slices) - left
+
+    def left(self, reason: str) -> Outcome:
+        """What became of it where it lies with the parts that it has."""
+        seconds, slices = time.perf_counter() - self.started, len(self.target.slices)
+        failed = dict(sorted(self.failed.items()))
+        return Outcome(
+            self.target.file, None, None, slices, failed, seconds, self.computed, unfinished=reason
+        )
 
 
 class _Run:
@@ -165,6 +188,9 @@ class _Run:
     ) -> None:
         self._job, self._plan, self._progress, self._stop = job, plan, progress, stop
         self._states: dict[Path, _State] = {}
+        self._finishing: list[Future[Outcome]] = []
+        # Slices of the targets that nothing is left to be computed of.
+        self._past = 0
         self._there: list[tuple[Target, BlockOutcome]] = []
         self.outcomes: list[Outcome] = [
             Outcome(file, None, None, 0, {}, 0.0, unfinished=reason) for file, reason in plan.refused.items()
@@ -174,6 +200,8 @@ class _Run:
     def blocks(self) -> Iterator[tuple[Target, BlockOutcome]]:
         """Compute what is missing, and yield every block that has a part before its target is assembled."""
         executor = executor_of(self._job, self._plan.device)
+        # Files are assembled while others are computed.
+        self._pool = ThreadPoolExecutor(1, "finishing")
         try:
             for outcome in executor.outcomes(self._tasks(), self._stop, self._report):
                 yield from self._found()
@@ -184,13 +212,17 @@ class _Run:
                 state.unwritten = state.unwritten or outcome.unwritten
                 if outcome.unwritten is None:
                     yield state.target, outcome
-                self._progress(state.progress(outcome.block))
+                self._tell(state, outcome.block)
                 if not state.waiting:
                     self._finish(state)
             yield from self._found()
         finally:
-            for state in list(self._states.values()):
-                self._leave(state, "stopped")
+            self._pool.shutdown()
+            self.outcomes += [finished.result() for finished in self._finishing]
+            for state in self._states.values():
+                state.lock.release()
+                self.outcomes.append(state.left("stopped"))
+            self.outcomes.sort(key=lambda outcome: self._job.files.index(outcome.file))
 
     def _tasks(self) -> Iterator[BlockTask]:
         """The blocks that are missing, target by target, each locked when its turn comes."""
@@ -198,9 +230,10 @@ class _Run:
             try:
                 state = self._prepared(target)
             except ValueError as error:
-                self._refuse(target, error)
-                continue
+                self.outcomes.append(self._refused(target, error))
+                state = None
             if state is None:
+                self._past += len(target.slices)
                 continue
             if not state.waiting:
                 self._finish(state)
@@ -245,7 +278,10 @@ class _Run:
             self._refuse_to_replace(target, known, number, lock)
         target.plan(number, source)
         finished = target.finished(number, retry_failed=job.retry_failed)
-        state = _State(target, number, source, lock, set(target.blocks) - set(finished), started)
+        # Now, for the file may be gone at the end.
+        described = target.scan.describe()
+        waiting = set(target.blocks) - set(finished)
+        state = _State(target, number, source, described, lock, waiting, started)
         for block, failed_there in finished.items():
             state.failed |= failed_there
             self._there.append((target, BlockOutcome(target.output, block, failed_there)))
@@ -268,21 +304,24 @@ class _Run:
             raise OutputError(f"{target.folder}: holds parts made with other settings; {hint}")
 
     def _finish(self, state: _State) -> None:
-        """Assemble a target whose blocks are all there."""
+        """Assemble a target whose blocks are all there, while the next is computed."""
+        del self._states[state.target.output]
+        self._past += len(state.target.slices)
+        self._finishing.append(self._pool.submit(self._finished, state))
+
+    def _finished(self, state: _State) -> Outcome:
         target, job = state.target, self._job
-        if state.unwritten is not None:
-            self._leave(state, state.unwritten)
-            return
-        if len(state.failed) == len(target.slices):
-            index, reason = next(iter(sorted(state.failed.items())))
-            message = f"{target.file}: no slice could be reconstructed; slice {index}: {reason}"
-            target.clear()
-            state.lock.release()
-            del self._states[target.output]
-            self._refuse(target, ValueError(message), state.failed)
-            return
         try:
-            attributes = {**provenance(job, target, self._plan.device), **state.source}
+            if state.unwritten is not None:
+                return state.left(state.unwritten)
+            if len(state.failed) == len(target.slices):
+                index, reason = next(iter(sorted(state.failed.items())))
+                message = f"{target.file}: no slice could be reconstructed; slice {index}: {reason}"
+                target.clear()
+                return self._refused(target, ValueError(message), state.failed)
+            if _changed(target, state.source["source_state"]):
+                return state.left("the measured file was changed meanwhile")
+            attributes = {**provenance(job, target, self._plan.device, state.described), **state.source}
             attributes["fingerprint"] = state.fingerprint
             quality = volume_attributes(target, state.fingerprint)
             if quality:
@@ -290,33 +329,21 @@ class _Run:
             attributes["seconds"] = {**attributes["seconds"], "all": time.perf_counter() - state.started}
             assemble(target.output, target.folder, target.blocks, attributes, overwrite=True)
             picture = self._preview(target)
+            target.clear()
         except (OutputError, OSError) as error:
-            self._leave(state, one_line(error))
-            return
-        target.clear()
-        state.lock.release()
-        del self._states[target.output]
+            return state.left(one_line(error))
+        finally:
+            state.lock.release()
         seconds = time.perf_counter() - state.started
         failed = dict(sorted(state.failed.items()))
-        self.outcomes.append(
-            Outcome(target.file, target.output, picture, len(target.slices), failed, seconds, state.computed)
+        return Outcome(
+            target.file, target.output, picture, len(target.slices), failed, seconds, state.computed
         )
 
-    def _leave(self, state: _State, reason: str) -> None:
-        """Let a target lie with the parts that it has."""
-        target = state.target
-        state.lock.release()
-        del self._states[target.output]
-        seconds, slices = time.perf_counter() - state.started, len(target.slices)
-        failed = dict(sorted(state.failed.items()))
-        self.outcomes.append(
-            Outcome(target.file, None, None, slices, failed, seconds, state.computed, unfinished=reason)
-        )
-
-    def _refuse(self, target: Target, error: ValueError, failed: Mapping[int, str] | None = None) -> None:
+    def _refused(self, target: Target, error: ValueError, failed: Mapping[int, str] | None = None) -> Outcome:
         self.refused = self.refused or error
         failed = failed or dict.fromkeys(target.slices, str(error))
-        self.outcomes.append(Outcome(target.file, None, None, len(target.slices), failed, 0.0))
+        return Outcome(target.file, None, None, len(target.slices), failed, 0.0)
 
     def _found(self) -> Iterator[tuple[Target, BlockOutcome]]:
         found, self._there = self._there, []
@@ -325,7 +352,13 @@ class _Run:
     def _report(self, task: BlockTask, part: float) -> None:
         state = self._states[task.target.output]
         state.in_hand[task.block] = part
-        self._progress(state.progress())
+        self._tell(state)
+
+    def _tell(self, state: _State, block: range | None = None) -> None:
+        target = state.target
+        done = self._past + sum(one.done for one in self._states.values())
+        slices = sum(len(one.slices) for one in self._plan.targets)
+        self._progress(Progress(target.file, state.done, len(target.slices), done, slices, block))
 
     def _preview(self, target: Target) -> Path:
         scan, chosen = target.scan, evenly_spaced(len(target.slices), _SHOWN)

@@ -153,7 +153,9 @@ def test_slices_that_fail_are_named_and_the_rest_is_written(run: Run, tmp_path: 
     output = tmp_path / "recon.h5"
     code, lines, errors = run("reconstruct", tmp_path / "scan.h5", "-o", output, "--solver", "fbp")
     assert code == 1
-    assert len(errors) == 1
+    assert len(errors) == 2
+    assert errors[1].startswith("failed slices again: ctflow ")
+    assert errors[1].endswith(" --retry-failed")
     assert "scan.h5: slice 2 failed: " in errors[0]
     assert "nan in slice 2 at view 0, bin 2" in errors[0]
     assert lines[0].startswith(f"{output}: 2 slices in ")

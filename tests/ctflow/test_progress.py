@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from io import StringIO
 from pathlib import Path
@@ -26,7 +27,7 @@ def test_a_log_gets_a_line_every_ten_seconds(
     with progress.shown() as show:
         for second in range(35):
             clock.seconds = float(second)
-            show(Progress(Path("folder/scan.h5"), second / 10, 4))
+            show(Progress(Path("folder/scan.h5"), second / 10, 4, second / 10, 4))
     assert capsys.readouterr().err.splitlines() == [
         "scan.h5: 1.1 of 4 slices, 6 a minute, 29 s left",
         "scan.h5: 2.2 of 4 slices, 6 a minute, 18 s left",
@@ -38,14 +39,33 @@ def test_a_log_gets_a_line_for_each_block(capsys: pytest.CaptureFixture[str], cl
     with progress.shown() as show:
         for second, done, block in ((1, 0.5, None), (2, 1, range(1)), (3, 4, range(1, 4))):
             clock.seconds = float(second)
-            show(Progress(Path("scan.h5"), done, 400, block))
+            show(Progress(Path("scan.h5"), done, 400, done, 400, block))
     assert capsys.readouterr().err.splitlines() == [
         "scan.h5: 1 of 400 slices, 30 a minute, 13 min left",
         "scan.h5: 4 of 400 slices, 105 a minute, 4 min left",
     ]
 
 
-def test_a_terminal_gets_a_bar_for_each_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_executors_log_is_shown_once(capsys: pytest.CaptureFixture[str]) -> None:
+    log = logging.getLogger("ctflow.pipeline.executors.dask_cluster")
+    with progress.shown():
+        log.info("dashboard: %s", "http://here\x1b[2J")
+    log.info("dashboard: %s", "nowhere")
+    assert capsys.readouterr().err == "dashboard: http://here\\x1b[2J\n"
+
+
+def test_lines_of_several_files_count_all(capsys: pytest.CaptureFixture[str], clock: SimpleNamespace) -> None:
+    with progress.shown() as show:
+        for second, done in ((1, 10), (2, 12)):
+            clock.seconds = float(second)
+            show(Progress(Path("b.h5"), done - 8, 8, done, 20, range(1)))
+    assert capsys.readouterr().err.splitlines() == [
+        "b.h5: 2 of 8 slices (10 of 20 in all)",
+        "b.h5: 4 of 8 slices (12 of 20 in all), 120 a minute, 4 s left",
+    ]
+
+
+def test_a_terminal_gets_one_bar_for_all_files(monkeypatch: pytest.MonkeyPatch) -> None:
     class Terminal(StringIO):
         def isatty(self) -> bool:
             return True
@@ -54,11 +74,11 @@ def test_a_terminal_gets_a_bar_for_each_file(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setattr(sys, "stderr", terminal)
     with progress.shown() as show:
-        show(Progress(Path("a.h5"), 2, 4))
-        show(Progress(Path("b.h5"), 4, 4))
+        show(Progress(Path("a.h5"), 2, 4, 2, 8))
+        show(Progress(Path("b.h5"), 4, 4, 8, 8))
     monkeypatch.undo()
     drawn = terminal.getvalue()
-    assert all(text in drawn for text in ("a.h5", "b.h5", "2 of 4 slices", "4 of 4 slices"))
+    assert all(text in drawn for text in ("b.h5", "8 of 8 slices"))
 
 
 def test_training_tells_the_mean_loss_since_the_last_line(

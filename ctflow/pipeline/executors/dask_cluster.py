@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from queue import Empty, SimpleQueue
+from threading import Lock
 from typing import Any
 
 from ctflow.pipeline.blocks import BlockOutcome, BlockTask, Worker
-from ctflow.pipeline.executors import TaskReport
+from ctflow.pipeline.executors import TaskReport, deafness
 from ctflow.pipeline.executors.processes import DIED, failed_block
 from ctflow.pipeline.executors.threads import set_threads, usable_device
 from ctflow.pipeline.job import Job
@@ -19,6 +22,8 @@ log = logging.getLogger(__name__)
 _ALLOWED_FAILURES = 2
 # Blocks on the way to each worker, so that none waits for the next.
 _AHEAD = 2
+# Seconds of silence after which it is asked whether to stop.
+_PATIENCE = 1.0
 
 
 class DaskCluster:
@@ -46,7 +51,7 @@ class DaskCluster:
             When the scheduler is lost; the parts that were written stay.
         """
         import dask
-        from distributed import Client, KilledWorker, as_completed
+        from distributed import Client, KilledWorker
         from distributed.client import FutureCancelledError
 
         settings = {"distributed.scheduler.allowed-failures": _ALLOWED_FAILURES}
@@ -54,7 +59,7 @@ class DaskCluster:
             client: Client = stack.enter_context(Client(self._cluster(stack)))
             log.info("dashboard: %s", client.dashboard_link)
             waiting: dict[Any, BlockTask] = {}
-            completed = as_completed()
+            completed: SimpleQueue[Any] = SimpleQueue()
             try:
                 while True:
                     room = _AHEAD * max(1, len(client.ncores())) - len(waiting)
@@ -63,15 +68,27 @@ class DaskCluster:
                             break
                         future = client.submit(_compute, self._job, self._device, task, pure=False)
                         waiting[future] = task
-                        completed.add(future)
+                        future.add_done_callback(completed.put)
                     if not waiting:
                         return
-                    future = next(completed)
-                    task = waiting.pop(future)
                     try:
-                        yield future.result()
+                        future = completed.get(timeout=_PATIENCE)
+                    except Empty:
+                        if stop() and not client.ncores():
+                            # Nobody is left to finish what is in hand.
+                            return
+                        continue
+                    task = waiting[future]
+                    try:
+                        outcome = future.result(timeout=_PATIENCE)
+                    except TimeoutError:
+                        # What it gave was lost with its worker, and another computes it again.
+                        future.add_done_callback(completed.put)
+                        continue
                     except KilledWorker:
-                        yield failed_block(self._job, task, DIED)
+                        outcome = failed_block(self._job, task, DIED)
+                    del waiting[future]
+                    yield outcome
             except (FutureCancelledError, OSError) as error:
                 raise ConnectionError(f"the Dask scheduler was lost ({error}); run the job again") from error
 
@@ -80,40 +97,77 @@ class DaskCluster:
         if settings.address is not None:
             return settings.address
         if settings.slurm is not None:
-            return stack.enter_context(slurm_cluster(self._job))
+            cluster = stack.enter_context(slurm_cluster(self._job, self._device))
+            cluster.scale(n=self._job.processes)
+            return cluster
         from distributed import LocalCluster
 
         cluster = LocalCluster(
-            n_workers=self._job.workers,
+            n_workers=self._job.processes,
             threads_per_worker=1,
             processes=True,
             dashboard_address=f"127.0.0.1:{settings.dashboard}",
+            preload=[deafness.__name__],
             silence_logs=logging.ERROR,
         )
         return stack.enter_context(cluster)
 
 
-def slurm_cluster(job: Job) -> Any:
-    """A cluster of SLURM jobs, scaled to the job's workers; ImportError in one line without dask-jobqueue."""
+def slurm_cluster(job: Job, device: str) -> Any:
+    """A cluster of SLURM jobs that are yet to be submitted.
+
+    Each job runs one process on a GPU, or as many as its cores are good for on the CPU, unless the settings
+    say `processes`.
+
+    Raises
+    ------
+    ValueError
+        In one line, for settings that dask_jobqueue.SLURMCluster does not take.
+    ImportError
+        In one line, without dask-jobqueue.
+    """
     try:
         from dask_jobqueue import SLURMCluster
     except ImportError as error:
         raise ImportError("dask-jobqueue is needed for slurm: pip install 'ctflow[dask]'") from error
-    cluster = SLURMCluster(**(job.dask.slurm or {}))
-    cluster.scale(n=job.workers or 1)
-    return cluster
+    import dask
+
+    settings = dict(job.dask.slurm or {})
+    cores = settings.get("cores", dask.config.get("jobqueue.slurm.cores", None))
+    if not isinstance(cores, int):
+        raise ValueError(f"dask: slurm: cores: expected a whole number, found {cores!r}")
+    each = cores if device.startswith("cuda") else job.fixed_threads
+    settings.setdefault("processes", max(1, cores // each))
+    # A process computes one block at a time, in as many threads as the job says.
+    settings["worker_extra_args"] = [*settings.get("worker_extra_args", ()), "--nthreads", "1"]
+    try:
+        return SLURMCluster(**settings)
+    except (TypeError, ValueError) as error:
+        first, *_ = str(error).split(". ")
+        raise ValueError(f"dask: slurm: {' '.join(first.split())}") from error
 
 
 # Of a worker process: what it was made for, and the worker.
 _prepared: tuple[Job, Worker] | None = None
+# Processes of a cluster that somebody else started may run several tasks at once.
+_one_at_a_time = Lock()
 
 
 def _compute(job: Job, device: str, task: BlockTask) -> BlockOutcome:
     global _prepared
-    if _prepared is None or _prepared[0] != job:
-        from distributed import get_worker
+    with _one_at_a_time:
+        if _prepared is None or _prepared[0] != job:
+            from distributed import get_worker
 
-        name = str(get_worker().name)
-        set_threads(job.fixed_threads)
-        _prepared = (job, Worker(job, usable_device(device, int(name) if name.isdigit() else 0)))
-    return _prepared[1].compute(task)
+            set_threads(job.fixed_threads)
+            _prepared = (job, Worker(job, usable_device(device, worker_index(str(get_worker().name)))))
+        return _prepared[1].compute(task)
+
+
+def worker_index(name: str) -> int:
+    """Which of the workers that share a machine: the number that Dask gave it at the end of its name, or 0.
+
+    Names are numbers on a cluster of this machine, and end in one on SLURM; others are addresses.
+    """
+    number = re.search(r"(?:^|-)(\d+)$", name)
+    return int(number[1]) if number else 0

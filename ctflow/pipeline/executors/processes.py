@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
-import signal
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -12,6 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 
 from ctflow.pipeline.blocks import BlockOutcome, BlockTask, Worker
 from ctflow.pipeline.executors import TaskReport
+from ctflow.pipeline.executors.deafness import ignore_interrupts
 from ctflow.pipeline.executors.threads import set_threads, usable_device
 from ctflow.pipeline.job import Job
 
@@ -29,7 +28,7 @@ class Processes:
 
     def __init__(self, job: Job, device: str) -> None:
         self._job, self._device = job, device
-        self._workers = job.workers or os.cpu_count() or 1
+        self._workers = job.processes
 
     def outcomes(
         self, tasks: Iterator[BlockTask], stop: Callable[[], bool], report: TaskReport
@@ -87,7 +86,7 @@ def failed_block(job: Job, task: BlockTask, reason: str) -> BlockOutcome:
 def _start(job: Job, device: str, counter: object) -> None:
     """Prepare a process: its threads, its GPU, and its deafness to the terminal's Ctrl-C."""
     global _worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ignore_interrupts()
     with counter.get_lock():  # type: ignore[attr-defined]
         index = counter.value  # type: ignore[attr-defined]
         counter.value += 1  # type: ignore[attr-defined]

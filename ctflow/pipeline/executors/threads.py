@@ -12,8 +12,17 @@ def set_threads(count: int) -> None:
 
 
 def usable_device(name: str, index: int) -> torch.device:
-    """The device of a worker: GPUs, where no number is given, go round among the workers."""
+    """The device of a worker: GPUs, where no number is given, go round among the workers.
+
+    Raises
+    ------
+    ValueError
+        If it is a GPU and the worker sees none.
+    """
     device = torch.device(name)
-    if device.type == "cuda" and device.index is None:
-        return torch.device("cuda", index % torch.cuda.device_count())
-    return device
+    if device.type != "cuda":
+        return device
+    count = torch.cuda.device_count()
+    if not count:
+        raise ValueError(f"device: expected a GPU for {name!r} on every worker, found one that sees none")
+    return torch.device("cuda", index % count) if device.index is None else device

@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +20,19 @@ import numpy as np
 import pytest
 import torch
 
+from ctflow.cli import main
 from ctflow.io.parts import parts_folder
 from ctflow.io.results import read_result
 from ctflow.pipeline import Job, results, run
 from ctflow.pipeline.blocks import Worker
 from ctflow.pipeline.lock import Lock, holder_of
+from ctflow.pipeline.running import Progress
 from ctflow.pipeline.status import status_of
 from ctflow.problem import InverseProblem
 from ctflow.solvers import CGLS
 from tests.ctflow.io.measured import CENTRE, write_dxchange
 
-SLICES = 8
+SLICES, LONG = 8, 100
 # What may differ between two runs: when they ran and how long they took.
 TIMES = {"created", "seconds", "source_state", "blocks"}
 
@@ -183,32 +187,99 @@ def test_failed_slices_are_retried_and_the_rest_is_kept(
     assert content(retried.output) == expected
 
 
-def test_a_full_disk_loses_nothing(
-    scan: Path, expected: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """A disk that is full for every file beyond so many bytes."""
+    before, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, most))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (before, most))
+
+
+def test_blocks_that_the_disk_has_no_room_for_are_failures_to_be_retried(
+    scan: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import h5py as library
+    # Blocks of three slices take 0.7 MB, the last one of two 0.5 MB.
+    changes = {"size": 256, "batch": 3}
+    (whole,) = run(job(scan, "whole.h5", **changes))
+    assert whole.output is not None
+    output = scan.parent / "recon.h5"
+    words = command(scan, output, "--size", "256", "--batch", "3")[3:]
+    with largest_file(600_000), pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 1
+    told = capsys.readouterr()
+    assert "slice 5 failed: not written: " in told.err
+    assert "--retry-failed" in told.err
+    assert f"{output}: 2 slices in" in told.out
+    result = read_result(output)
+    assert result.status[6:] == ("done", "done")
+    assert all("File too large" in status for status in result.status[:6])
+    assert torch.equal(result.images[6:], read_result(whole.output).images[6:])
+    with pytest.raises(SystemExit) as ended:
+        main([*words, "--retry-failed"])
+    assert ended.value.code == 0
+    assert content(output) == content(whole.output)
 
-    original, count = library.File.flush, iter(range(100))
 
-    def full(self: Any) -> None:
-        if next(count) in (1, 2):
-            raise OSError(errno.ENOSPC, "No space left on device")
-        original(self)
-
-    monkeypatch.setattr(library.File, "flush", full)
-    (outcome,) = run(job(scan, "recon.h5"))
-    assert outcome.output is None
-    assert "No space left on device" in (outcome.unfinished or "")
-    assert outcome.computed == SLICES
-    monkeypatch.undo()
+def test_a_disk_without_room_for_anything_loses_nothing(scan: Path, expected: dict[str, Any]) -> None:
+    stops = iter([False] * 4)
+    run(job(scan, "recon.h5"), stop=lambda: next(stops, True))
+    there = status_of(scan.parent / "recon.h5")[0].done
+    with largest_file(2048):
+        (outcome,) = run(job(scan, "recon.h5"))
+    assert (outcome.output, outcome.computed) == (None, SLICES - there)
+    assert "File too large" in (outcome.unfinished or "")
     (again,) = run(job(scan, "recon.h5"))
-    assert again.computed == 4
+    assert again.computed == SLICES - there > 0
     assert content(again.output) == expected
 
 
-def test_a_dask_cluster_gives_the_same_bits(scan: Path, expected: dict[str, Any]) -> None:
+def test_a_measured_file_that_vanishes_midway(scan: Path, expected: dict[str, Any]) -> None:
+    away = scan.with_suffix(".away")
+
+    def vanish(progress: Progress) -> None:
+        if progress.block is not None and scan.exists():
+            scan.rename(away)
+
+    (outcome,) = run(job(scan, "recon.h5"), vanish)
+    assert 0 < len(outcome.failed) < SLICES
+    assert all("scan.h5" in reason for reason in outcome.failed.values())
+    away.rename(scan)
+    (retried,) = run(job(scan, "recon.h5", retry_failed=True))
+    assert retried.computed == len(outcome.failed)
+    assert content(retried.output) == expected
+
+
+def test_a_measured_file_that_changes_midway_spoils_no_output(scan: Path) -> None:
+    def change(progress: Progress) -> None:
+        os.utime(scan, ns=(1, 1))
+
+    (outcome,) = run(job(scan, "recon.h5"), change)
+    assert outcome.unfinished == "the measured file was changed meanwhile"
+    # Its content is the same, as the next run finds out.
+    (again,) = run(job(scan, "recon.h5"))
+    assert (again.computed, again.unfinished) == (0, None)
+
+
+def test_a_target_that_turns_read_only(scan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path, *arguments: Any, **options: Any) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "touch", refuse)
+    with pytest.raises(ValueError, match=r"recon\.h5: cannot write here \(Read-only file system\)"):
+        run(job(scan, "recon.h5"))
+
+
+def test_a_dask_cluster_gives_the_same_bits(
+    scan: Path, expected: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "ctflow.pipeline.executors")
     (outcome,) = run(job(scan, "recon.h5", executor="dask", workers=2))
     assert content(outcome.output) == expected
+    assert any(line.startswith("dashboard: http://127.0.0.1:") for line in caplog.messages)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -262,16 +333,21 @@ def waited_for(folder: Path, process: subprocess.Popen[str], parts: int) -> None
 
 @pytest.fixture
 def long_scan(tmp_path: Path) -> Path:
-    write_dxchange(tmp_path / "long.h5", noise=True, slices=200)
+    write_dxchange(tmp_path / "long.h5", noise=True, slices=LONG)
     return tmp_path / "long.h5"
 
 
-def test_sigkill_at_any_moment(long_scan: Path) -> None:
-    whole, output = long_scan.parent / "whole.h5", long_scan.parent / "recon.h5"
-    subprocess.run(command(long_scan, whole), check=True, capture_output=True)
+@pytest.fixture
+def long_expected(long_scan: Path) -> dict[str, Any]:
+    (outcome,) = run(job(long_scan, "whole.h5"))
+    return content(outcome.output)
+
+
+def test_sigkill_at_any_moment(long_scan: Path, long_expected: dict[str, Any]) -> None:
+    output = long_scan.parent / "recon.h5"
     generator = np.random.default_rng(0)
     kills = 0
-    for parts in np.sort(generator.integers(1, 90, 3)):
+    for parts in np.sort(generator.integers(1, 40, 3)):
         process = subprocess.Popen(command(long_scan, output), stderr=subprocess.PIPE, text=True)
         waited_for(parts_folder(output), process, int(parts))
         process.kill()
@@ -279,51 +355,83 @@ def test_sigkill_at_any_moment(long_scan: Path) -> None:
         kills += not output.exists()
     assert kills == 3
     subprocess.run(command(long_scan, output), check=True, capture_output=True)
-    assert content(output) == content(whole)
+    assert content(output) == long_expected
+
+
+class Cluster:
+    """A Dask scheduler in a process of its own, and workers in others."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / "scheduler.json"
+        place = ["--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(self._file)]
+        self.workers: list[subprocess.Popen[bytes]] = []
+        self.scheduler = self._started("scheduler", *place)
+
+    @property
+    def address(self) -> str:
+        """Of the scheduler, as soon as it has one."""
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                return str(json.loads(self._file.read_text())["address"])
+            except (FileNotFoundError, json.JSONDecodeError):  # not there, or not all of it
+                assert self.scheduler.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+
+    def add_worker(self) -> None:
+        """Another process of one thread."""
+        self.workers.append(self._started("worker", self.address, "--nthreads", "1", "--no-nanny"))
+
+    def _started(self, what: str, *options: str) -> subprocess.Popen[bytes]:
+        words = [sys.executable, "-m", "dask", what, *options, "--no-dashboard"]
+        return subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 @pytest.fixture
-def scheduler(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    """A Dask scheduler in a process of its own, with one worker in another, and its address."""
-    file = tmp_path / "scheduler.json"
-    options: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    dask = [sys.executable, "-m", "dask"]
-    place = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(file)]
-    main = subprocess.Popen([*dask, "scheduler", *place], **options)
-    worker = subprocess.Popen(
-        [*dask, "worker", "--nthreads", "1", "--scheduler-file", str(file), "--no-dashboard"], **options
-    )
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    found = Cluster(tmp_path)
     try:
-        deadline = time.monotonic() + 60
-        while not file.exists():
-            assert main.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        yield main, json.loads(file.read_text())["address"]
+        found.add_worker()
+        yield found
     finally:
-        for process in (worker, main):
+        for process in (*found.workers, found.scheduler):
             process.kill()
             process.wait()
 
 
 def test_a_killed_scheduler_loses_nothing(
-    long_scan: Path, scheduler: tuple[subprocess.Popen[bytes], str]
+    long_scan: Path, long_expected: dict[str, Any], cluster: Cluster
 ) -> None:
-    whole, output = long_scan.parent / "whole.h5", long_scan.parent / "recon.h5"
-    subprocess.run(command(long_scan, whole), check=True, capture_output=True)
-    process, address = scheduler
-    words = command(long_scan, output, "--executor", "dask", "--dask-address", address)
+    output = long_scan.parent / "recon.h5"
+    words = command(long_scan, output, "--executor", "dask", "--dask-address", cluster.address)
     running = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
     waited_for(parts_folder(output), running, 3)
-    process.kill()
+    cluster.scheduler.kill()
     _, errors = running.communicate(timeout=120)
     assert running.returncode == 1
     assert "error: the Dask scheduler was lost" in errors
     assert not output.exists()
-    assert 0 < status_of(output)[0].done < 200
+    assert 0 < status_of(output)[0].done < LONG
     again = subprocess.run(command(long_scan, output), check=True, capture_output=True, text=True)
-    assert "200 slices in" in again.stdout
-    assert content(output) == content(whole)
+    assert f"{LONG} slices in" in again.stdout
+    assert content(output) == long_expected
+
+
+def test_a_worker_that_joins_midway_takes_over_from_one_that_is_killed(
+    long_scan: Path, long_expected: dict[str, Any], cluster: Cluster
+) -> None:
+    output = long_scan.parent / "recon.h5"
+    words = command(long_scan, output, "--executor", "dask", "--dask-address", cluster.address)
+    running = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    waited_for(parts_folder(output), running, 3)
+    cluster.workers[0].kill()
+    assert running.poll() is None
+    assert not output.exists()
+    cluster.add_worker()
+    _, errors = running.communicate(timeout=120)
+    assert running.returncode == 0, errors
+    assert content(output) == long_expected
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -337,9 +445,38 @@ def test_asked_to_stop(long_scan: Path, number: signal.Signals) -> None:
     assert "stopping after the block in hand" in errors
     assert f"to go on: ctflow reconstruct {long_scan} -o {output}" in errors
     done = status_of(output)[0].done
-    assert 0 < done < 200
+    assert 0 < done < LONG
     again = subprocess.run(command(long_scan, output), check=True, capture_output=True, text=True)
-    assert "200 slices in" in again.stdout
+    assert f"{LONG} slices in" in again.stdout
+
+
+@pytest.mark.parametrize("executor", ["processes", "dask"])
+def test_ctrl_c_reaches_all_processes_and_stops_none_in_its_block(
+    long_scan: Path, long_expected: dict[str, Any], executor: str
+) -> None:
+    output = long_scan.parent / "recon.h5"
+    words = command(long_scan, output, "--executor", executor, "--workers", "2")
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    waited_for(parts_folder(output), process, 2)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGINT, errors
+    assert "died" not in errors
+    assert 0 < status_of(output)[0].done < LONG
+    run(job(long_scan, "recon.h5"))
+    assert content(output) == long_expected
+
+
+def test_a_cluster_without_workers_is_not_waited_for(long_scan: Path, cluster: Cluster) -> None:
+    output = long_scan.parent / "recon.h5"
+    words = command(long_scan, output, "--executor", "dask", "--dask-address", cluster.address)
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    waited_for(parts_folder(output), process, 3)
+    cluster.workers[0].kill()
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGINT
+    assert "to go on: ctflow reconstruct" in errors
 
 
 @pytest.mark.parametrize("executor", ["processes", "dask"])
