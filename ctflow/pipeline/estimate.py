@@ -15,7 +15,7 @@ from ctflow.io.errors import ScanError
 from ctflow.pipeline.block_size import machine_memory, slice_bytes
 from ctflow.pipeline.blocks import BlockTask, Worker
 from ctflow.pipeline.checks import Plan
-from ctflow.pipeline.executors.threads import set_threads
+from ctflow.pipeline.executors.threads import threads
 from ctflow.pipeline.job import Job
 from ctflow.pipeline.targets import Target
 
@@ -67,17 +67,17 @@ def _about(target: Target) -> Iterator[str]:
 
 def _one_block(job: Job, plan: Plan, target: Target) -> tuple[float, str | None, int]:
     """Seconds a slice, the reason of a failure, and the process's peak memory in bytes."""
-    set_threads(job.fixed_threads)
     worker = Worker(job, torch.device(plan.device))
     block = target.blocks[0] if target.scan.is_volume else target.slices[:1]
     task = BlockTask(target, block, "")
-    worker.solve(task, worker.read(task))  # what is compiled and loaded once does not count
-    start = time.perf_counter()
-    try:
-        part = worker.solve(task, worker.read(task))
-    except ScanError as error:
-        return 0.0, str(error), 0
-    seconds = (time.perf_counter() - start) / len(block)
+    with threads(job.fixed_threads):
+        worker.solve(task, worker.read(task))  # what is compiled and loaded once does not count
+        start = time.perf_counter()
+        try:
+            part = worker.solve(task, worker.read(task))
+        except ScanError as error:
+            return 0.0, str(error), 0
+        seconds = (time.perf_counter() - start) / len(block)
     unit = 1 if sys.platform == "darwin" else 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     return seconds, next(iter(part.failed.values()), None), peak

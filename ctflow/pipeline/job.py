@@ -9,6 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ctflow.pipeline.files import measured_files
@@ -81,8 +82,8 @@ class Job(BaseModel):
     workers
         How many of the last two.
     threads
-        Of each process. The results of networks depend on it by rounding. All cores unless given where there
-        is one process, and 1 where there are several.
+        Of each process. The results of networks depend on it by rounding. As many as torch takes unless given
+        where there is one process, which are all cores, and 1 where there are several.
     dask
         For "dask": `address` of a scheduler that is running, or `slurm`, settings of a
         dask_jobqueue.SLURMCluster; a cluster on this machine without.
@@ -178,14 +179,14 @@ class Job(BaseModel):
         """How many threads each process computes in."""
         if self.threads is not None:
             return self.threads
-        return (os.cpu_count() or 1) if self.executor == "serial" else 1
+        return torch.get_num_threads() if self.executor == "serial" else 1
 
     @property
     def processes(self) -> int:
         """How many processes compute; of clusters that grow, those that are asked for."""
         if self.executor == "serial":
             return 1
-        return self.workers or (1 if self.elsewhere else os.cpu_count() or 1)
+        return self.workers or (1 if self.elsewhere else _cores())
 
     @property
     def elsewhere(self) -> bool:
@@ -249,6 +250,13 @@ def load_job(config: Path | None, values: Mapping[str, Any]) -> Job:
         return Job(**merged)
     except ValidationError as error:
         raise ValueError(_one_line(error)) from error
+
+
+def _cores() -> int:
+    """Cores that this process may use, which a queue or a container may have made fewer than there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def needs_prior(solver: str) -> bool:

@@ -9,6 +9,7 @@ import torch
 
 from ctflow.pipeline.blocks import BlockOutcome, BlockTask, Worker
 from ctflow.pipeline.executors import TaskReport
+from ctflow.pipeline.executors.threads import threads
 from ctflow.pipeline.job import Job
 from ctflow.problem import InverseProblem
 
@@ -17,14 +18,18 @@ class Serial:
     """See `Executor`."""
 
     def __init__(self, job: Job, device: str) -> None:
-        self._worker = Worker(job, torch.device(device))
+        self._worker, self._threads = Worker(job, torch.device(device)), job.fixed_threads
 
     def outcomes(
         self, tasks: Iterator[BlockTask], stop: Callable[[], bool], report: TaskReport
     ) -> Iterator[BlockOutcome]:
         """Yield what became of each block; see `Executor`."""
         worker = self._worker
-        with ThreadPoolExecutor(1, "reading") as reading, ThreadPoolExecutor(1, "writing") as writing:
+        with (
+            threads(self._threads),
+            ThreadPoolExecutor(1, "reading") as reading,
+            ThreadPoolExecutor(1, "writing") as writing,
+        ):
             ahead: tuple[BlockTask, Future[InverseProblem | Exception]] | None = None
             written: Future[BlockOutcome] | None = None
             while True:

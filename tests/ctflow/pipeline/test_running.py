@@ -55,6 +55,21 @@ def test_the_result_is_that_of_the_solver(scan: Path) -> None:
     assert outcome.picture == scan.parent / "recon.png"
 
 
+def test_the_threads_that_are_asked_for_compute(scan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original, seen = CGLS.__call__, []
+
+    def watched(self: CGLS, *rest: Any, **options: Any) -> Any:
+        seen.append(torch.get_num_threads())
+        return original(self, *rest, **options)
+
+    monkeypatch.setattr(CGLS, "__call__", watched)
+    before = torch.get_num_threads()
+    for count in (3, None):
+        (outcome,) = run(job(scan, f"{count}.h5", threads=count))
+        assert read_result(outcome.output).attributes["threads"] == seen[-1] == (count or before)
+        assert torch.get_num_threads() == before
+
+
 def test_provenance_is_complete(scan: Path) -> None:
     (outcome,) = run(job(scan, views=15, seed=7))
     found = read_result(outcome.output).attributes
