@@ -15,6 +15,7 @@ from operators.ct.projectors.threads import in_threads, spans
 
 # Coil data that are worked on at once: what stays in a core's cache, and what fills a GPU.
 _BYTES_AT_ONCE = {"cpu": 2**21, "cuda": 2**30}
+_OF_NUMPY = {torch.complex64: np.complex64, torch.complex128: np.complex128}
 _ONE_FRAME = np.zeros(1, np.int64)
 _POINTS_A_THREAD = 2**14  # fewer are not worth waking one
 
@@ -64,11 +65,13 @@ class Scratch:
     """Memory on the CPU for one block of coil data after another, the same for all of a size.
 
     What was written for a block is overwritten for the next: it stays in a core's cache, and no pages are
-    asked for. Shapes are (*lead, *tail), as a tensor and as an array (*lead, *as_shape).
+    asked for. Shape (*lead, *tail) as a tensor, and as an array (*lead, *as_shape), or as_shape where that
+    begins with -1.
     """
 
     def __init__(self, like: Tensor, tail: Sequence[int], as_shape: Sequence[int]) -> None:
         self._like, self._tail, self._as_shape = like, tuple(tail), tuple(as_shape)
+        self._flat = self._as_shape[0] == -1
         self._made: dict[tuple[int, ...], tuple[Tensor, Any]] = {}
 
     def __call__(self, lead: tuple[int, ...]) -> tuple[Tensor, Any]:
@@ -76,7 +79,8 @@ class Scratch:
         found = self._made.get(lead)
         if found is None:
             tensor = self._like.new_empty(lead + self._tail)
-            found = self._made[lead] = tensor, tensor.numpy().reshape(lead + self._as_shape)
+            as_shape = self._as_shape if self._flat else lead + self._as_shape
+            found = self._made[lead] = tensor, tensor.numpy().reshape(as_shape)
         return found
 
 
@@ -191,7 +195,7 @@ def large_empty(shape: Sequence[int], like: Tensor) -> Tensor:
     """
     if like.device.type != "cpu":
         return like.new_empty(tuple(shape))
-    return torch.from_numpy(np.empty(tuple(shape), as_array(like.new_empty(0)).dtype))
+    return torch.from_numpy(np.empty(tuple(shape), _OF_NUMPY[like.dtype]))
 
 
 def _by_points(kernel: Any, arguments: tuple[Any, ...]) -> None:

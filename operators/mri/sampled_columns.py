@@ -46,8 +46,8 @@ class SampledColumns:
         scratch, rows = self._scratch(like, lines=True), self._by_rows(_kernels().pick)
 
         def forward(z: Tensor) -> Tensor:
-            lines, out = scratch(tuple(z.shape[: -len(self._shape)]))
-            rows(self._planes(torch.fft.fft(z)), self.which, out.reshape(-1, *out.shape[-2:]))
+            lines, out = scratch(z.shape[: -len(self._shape)])
+            rows(self._planes(torch.fft.fft(z)), self.which, out)
             return torch.fft.fftn(lines, dim=self._axes)
 
         return forward
@@ -58,8 +58,8 @@ class SampledColumns:
 
         def adjoint(lines: Tensor) -> Tensor:
             lines = torch.fft.ifftn(lines, dim=self._axes, norm="forward")
-            z, out = scratch(tuple(lines.shape[: -len(self._shape)]))
-            rows(self._flat(lines), self.which, out.reshape(-1, *out.shape[-2:]))
+            z, out = scratch(lines.shape[: -len(self._shape)])
+            rows(self._flat(lines), self.which, out)
             return torch.fft.ifft(z, norm="forward")
 
         return adjoint
@@ -73,12 +73,12 @@ class SampledColumns:
         scratch, rows = self._scratch(kspace, lines=True), self._by_rows(_kernels().take)
         planes, factors = self._planes(kspace), self._flat(factor)
         lead = tuple(kspace.shape[: -len(self._shape)])
-        index, own = _places(lead, lead), _places(factor.shape[: -len(self._shape)], lead)
+        index, own = _places(lead, lead), _places(tuple(factor.shape[: -len(self._shape)]), lead)
 
         def take(block: Block) -> Tensor:
             lines, out = scratch(block.size + lead[3:])
             which = (index[block].reshape(-1), self.which, factors, own[block].reshape(-1))
-            rows(planes, *which, out.reshape(-1, *out.shape[-2:]))
+            rows(planes, *which, out)
             return lines
 
         return take
@@ -88,7 +88,7 @@ class SampledColumns:
         rows = self._by_rows(_kernels().fill)
         planes, factors = self._planes(kspace), self._flat(factor)
         lead = tuple(kspace.shape[: -len(self._shape)])
-        index, own = _places(lead, lead), _places(factor.shape[: -len(self._shape)], lead)
+        index, own = _places(lead, lead), _places(tuple(factor.shape[: -len(self._shape)]), lead)
 
         def fill(lines: Tensor, block: Block) -> None:
             where = (own[block].reshape(-1), planes, index[block].reshape(-1))
@@ -103,8 +103,8 @@ class SampledColumns:
 
     def _scratch(self, like: Tensor, *, lines: bool) -> Scratch:
         if lines:
-            return Scratch(like, (len(self.which), *self._shape[:-1]), (len(self.which), self._rows))
-        return Scratch(like, self._shape, (self._rows, self._shape[-1]))
+            return Scratch(like, (len(self.which), *self._shape[:-1]), (-1, len(self.which), self._rows))
+        return Scratch(like, self._shape, (-1, self._rows, self._shape[-1]))
 
     def _planes(self, tensor: Tensor) -> Any:
         return as_array(tensor).reshape(-1, self._rows, self._shape[-1])
@@ -129,4 +129,7 @@ def _kernels() -> Any:
 
 def _places(given: Sequence[int], wanted: Sequence[int]) -> Any:
     """For every plane of leading axes `wanted`, which one of those of `given`, flattened, it takes."""
-    return np.broadcast_to(np.arange(math.prod(given)).reshape(given), wanted)
+    if math.prod(given) == 1:
+        return np.zeros(wanted, np.int64)
+    places = np.arange(math.prod(given)).reshape(given)
+    return places if given == wanted else np.broadcast_to(places, wanted)
