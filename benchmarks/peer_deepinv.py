@@ -5,8 +5,8 @@ deepinv is installed (``pip install 'ctflow[peers]'``); where it is not, one lin
 is 0. Held-out phantoms, parallel beam, 60 views, white Gaussian noise of one percent of the largest line
 integral; the operator is scaled to unit norm. Each library runs with its own defaults but for the steps:
 deepinv works on images in [0, 1] and ours in [-1, 1], so that step lengths and weights, which neither paper
-fixes for tomography, do not mean quite the same. PSNR is relative to the largest value of each true image,
-seconds are per image.
+fixes for tomography, do not mean quite the same; a second row of our DiffPIR has deepinv's weight. PSNR is
+relative to the largest value of each true image, seconds are per image.
 """
 
 from __future__ import annotations
@@ -29,6 +29,10 @@ from ctflow.problem import InverseProblem
 from ctflow.simulate import scan_settings
 from ctflow.solvers import DPS, DiffPIR
 from operators import GaussianNoise
+
+# Of DiffPIR in our units, what deepinv's default of 7 is in its own: it weighs twice in the proximal, and a
+# variance in [0, 1] is a fourth of that in [-1, 1].
+THEIR_WEIGHT = 7 * 2 / 4
 
 
 def deepinv() -> Any:
@@ -134,13 +138,17 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 2
     problem, truth = data(arguments.size, arguments.images, arguments.views)
-    solvers = {"dps": DPS(arguments.steps), "diffpir": DiffPIR(arguments.steps)}
+    steps = arguments.steps
+    solvers = {
+        "dps": {"ctflow": DPS(steps)},
+        "diffpir": {"ctflow": DiffPIR(steps), "ctflow, weighed": DiffPIR(steps, weight=THEIR_WEIGHT)},
+    }
     runs: dict[tuple[str, str], Callable[[], Tensor]] = {}
     for name, run in theirs(package, problem, prior, arguments.steps).items():
         runs[name, f"deepinv {package.__version__}"] = run
-        generator = torch.Generator().manual_seed(0)
-        solver = solvers[name]
-        runs[name, "ctflow"] = lambda s=solver, g=generator: s(problem, prior, generator=g).image  # type: ignore[misc]
+        for label, solver in solvers[name].items():
+            generator = torch.Generator().manual_seed(0)
+            runs[name, label] = lambda s=solver, g=generator: s(problem, prior, generator=g).image  # type: ignore[misc]
     print(f"{len(truth)} images of {arguments.size}^2, {arguments.views} views, {arguments.steps} steps")
     print(f"{'solver':10}{'library':16}{'PSNR':>7}{'SSIM':>8}{'misfit':>8}{'s/image':>9}")
     for (name, library), run in runs.items():
