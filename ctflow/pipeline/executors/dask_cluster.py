@@ -71,24 +71,24 @@ class DaskCluster:
                         future.add_done_callback(completed.put)
                     if not waiting:
                         return
+                    finished: Any = None
                     try:
-                        future = completed.get(timeout=_PATIENCE)
+                        finished = completed.get(timeout=_PATIENCE)
+                        outcome = finished.result(timeout=_PATIENCE)
                     except Empty:
-                        if stop() and not client.ncores():
-                            # Nobody is left to finish what is in hand.
-                            return
-                        continue
-                    task = waiting[future]
-                    try:
-                        outcome = future.result(timeout=_PATIENCE)
+                        pass
                     except TimeoutError:
                         # What it gave was lost with its worker, and another computes it again.
-                        future.add_done_callback(completed.put)
-                        continue
+                        finished.add_done_callback(completed.put)
+                        finished = None
                     except KilledWorker:
-                        outcome = failed_block(self._job, task, DIED)
-                    del waiting[future]
-                    yield outcome
+                        outcome = failed_block(self._job, waiting[finished], DIED)
+                    if finished is not None:
+                        del waiting[finished]
+                        yield outcome
+                    elif stop() and not client.ncores():
+                        # Nobody is left to finish what is in hand.
+                        return
             except (FutureCancelledError, OSError) as error:
                 raise ConnectionError(f"the Dask scheduler was lost ({error}); run the job again") from error
 
@@ -140,6 +140,9 @@ def slurm_cluster(job: Job, device: str) -> Any:
     settings.setdefault("processes", max(1, cores // each))
     # A process computes one block at a time, in as many threads as the job says.
     settings["worker_extra_args"] = [*settings.get("worker_extra_args", ()), "--nthreads", "1"]
+    # Whoever looks at the dashboard sits at another machine.
+    place = {"dashboard_address": f":{job.dask.dashboard}"}
+    settings["scheduler_options"] = place | dict(settings.get("scheduler_options", {}))
     try:
         return SLURMCluster(**settings)
     except (TypeError, ValueError) as error:

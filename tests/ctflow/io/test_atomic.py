@@ -7,11 +7,12 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import pytest
 
-from ctflow.io.atomic import check_writable, replacing, replacing_folder
+from ctflow.io.atomic import check_room, check_writable, replacing, replacing_folder
 from ctflow.io.errors import OutputError
 
 
@@ -158,3 +159,10 @@ def test_folders_are_replaced_whole_and_only_if_they_are_ours(tmp_path: Path) ->
     with pytest.raises(OutputError, match="does not exist"), replacing_folder(tmp_path / "none" / "series"):
         pass
     assert names(target) == ["b.dcm", "notes.txt"]
+
+
+def test_room_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ctflow.io.atomic.shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
+    check_room(tmp_path / "recon.h5", 1000)
+    with pytest.raises(OutputError, match=r"recon\.h5: expected room for 1001 bytes, found 1000 on the disk"):
+        check_room(tmp_path / "recon.h5", 1001)
