@@ -75,7 +75,8 @@ Files = Annotated[
     list[Path] | None, typer.Argument(metavar="FILES...", help="Measured files, or folders of them.")
 ]
 Output = Annotated[
-    Path | None, typer.Option("--output", "-o", help="The file to write; a folder for several.")
+    Path | None,
+    typer.Option("--output", "-o", help="The file to write; a folder for several, or without suffix."),
 ]
 Centre = Annotated[float | None, typer.Option(help="Rotation axis on the detector, in bins.")]
 PixelSize = Annotated[float | None, typer.Option(help="Of the image, in mm.")]

@@ -108,8 +108,8 @@ def chosen_device(name: str, *, elsewhere: bool = False) -> torch.device:
 def _check_outputs(job: Job, targets: list[Target], dry_run: bool) -> None:
     """ValueError unless all outputs can be written."""
     outputs = [target.output for target in targets]
-    if len(job.files) > 1:
-        if job.output.suffix:
+    if job.into_folder:
+        if len(job.files) > 1 and job.output.suffix:
             raise ValueError(f"output: expected a folder for {len(job.files)} files, found {job.output}")
         if len(set(outputs)) < len(outputs):
             raise ValueError("files: expected different names, found two that would share one output")

@@ -49,7 +49,7 @@ class Job(BaseModel):
     files
         Measured files; also patterns, folders, and lists of them, see `measured_files`.
     output
-        The file to write for one input, a folder for several.
+        The file to write for one input; a folder for several, or where it has no suffix.
     solver, settings
         A solver's name and the settings that differ from its defaults.
     samples
@@ -214,14 +214,16 @@ class Job(BaseModel):
 
     def output_of(self, file: Path) -> Path:
         """Where the reconstruction of one of the files goes."""
-        if self._single_output:
+        if not self.into_folder:
             return self.output
         name = file.resolve().name if file.is_dir() else file.stem
         return self.output / f"{name}_recon.h5"
 
     @property
-    def _single_output(self) -> bool:
-        return len(self.files) == 1 and not self.output.is_dir()
+    def into_folder(self) -> bool:
+        """Whether the output is a folder of files."""
+        # A shell completes folders with a slash, which paths drop: what has no suffix is a folder.
+        return len(self.files) > 1 or not self.output.suffix or self.output.is_dir()
 
 
 def load_job(config: Path | None, values: Mapping[str, Any]) -> Job:

@@ -146,6 +146,12 @@ def test_a_bad_file_among_good_ones(tmp_path: Path, scan: Path) -> None:
     assert not (tmp_path / "new.h5").exists()
 
 
+def test_an_output_without_suffix_is_a_folder(scan: Path) -> None:
+    (outcome,) = run(job(scan, "out"))
+    assert outcome.output == scan.parent / "out" / "scan_recon.h5"
+    assert outcome.output.is_file()
+
+
 def test_everything_is_checked_before_anything_is_computed(
     tmp_path: Path, scan: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
