@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,11 +11,9 @@ import torch
 from torch import Tensor
 
 from benchmarks import sparse_view, undersampled
-from ctflow.metrics import psnr
 from ctflow.problem import InverseProblem
 from ctflow.simulate import scan_settings, simulate_scan
-from ctflow.solvers import CGSENSE, TV, Wavelet, ZeroFilled
-from ctflow.solvers.solver import Solver
+from ctflow.solvers import ZeroFilled
 
 PHOTONS = 1e4
 
@@ -121,18 +118,11 @@ class Resonance:
 
     def tuned(self, data: Data) -> dict[str, Any]:
         """Zero-filling, and CG-SENSE, wavelets and total variation with the setting of the best mean PSNR."""
-
-        def best(candidates: Sequence[Solver]) -> Solver:
-            scores = [float(psnr(s(data.problem).image.abs(), data.truth.abs()).mean()) for s in candidates]
-            return candidates[scores.index(max(scores))]
-
-        weights = undersampled.OWN_WEIGHTS
-        return {
-            "zero-filled": ZeroFilled(),
-            "cg-sense": best([CGSENSE(count) for count in undersampled.ITERATIONS]),
-            "wavelet": best([Wavelet(weight) for weight in weights]),
-            "tv": best([TV(weight) for weight in weights]),
-        }
+        found: dict[str, Any] = {"zero-filled": ZeroFilled()}
+        for name, solvers in undersampled.own().items():
+            methods = {setting: undersampled.method_of(solver) for setting, solver in solvers.items()}
+            found[name] = solvers[undersampled.best(methods, data)]  # type: ignore[arg-type]
+        return found
 
 
 CASES: tuple[Case, ...] = (

@@ -17,7 +17,7 @@ import argparse
 import importlib.util
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -28,7 +28,8 @@ from ctflow.flows.store import load_prior
 from ctflow.metrics import psnr, ssim
 from ctflow.problem import InverseProblem
 from ctflow.simulate_mri import MR_PRESETS, SimulatedKspace, mr_settings, simulate_kspace
-from ctflow.solvers import CGSENSE, Flower, make_solver
+from ctflow.solvers import CGSENSE, Flower, ZeroFilled, make_solver
+from ctflow.solvers.solver import Solver
 from operators.mri.fourier import CartesianFourier
 
 ITERATIONS = (2, 4, 6, 8, 12, 16)
@@ -79,20 +80,20 @@ def scan(images: Tensor, preset: str, size: int, seed: int) -> SimulatedKspace:
     )
 
 
-def zero_filled(problem: InverseProblem) -> Tensor:
-    """A^H y over the coils' power."""
-    return problem.initial()
-
-
-def cg_sense(iterations: int) -> Method:
-    """Conjugate gradients on the coils' samples, stopped early."""
-    return lambda problem: CGSENSE(iterations=iterations)(problem).image
-
-
-def own(name: str, weight: float) -> Method:
-    """Our wavelets or total variation."""
-    solver = make_solver(name, {"weight": weight})
+def method_of(solver: Solver) -> Method:
+    """The image that a solver makes of a problem."""
     return lambda problem: solver(problem, generator=torch.Generator().manual_seed(0)).image
+
+
+def own() -> dict[str, dict[str, Solver]]:
+    """Our baselines that have something to choose, by what is chosen."""
+    solvers: dict[str, dict[str, Solver]] = {
+        "cg-sense": {f"{count} iterations": CGSENSE(iterations=count) for count in ITERATIONS}
+    }
+    for name in ("wavelet", "tv"):
+        made = {weight: make_solver(name, {"weight": weight}) for weight in OWN_WEIGHTS}
+        solvers[name] = {f"weight {weight:g}": solver for weight, solver in made.items()}
+    return solvers
 
 
 def peer(name: str, weight: float) -> Method:
@@ -131,20 +132,24 @@ def quality(image: Tensor, data: SimulatedKspace) -> tuple[float, float]:
     return float(psnr(found, truth).mean()), float(ssim(found, truth).mean())
 
 
+def best(methods: Mapping[str, Method], data: SimulatedKspace) -> str:
+    """The setting of the best mean PSNR."""
+    scores = {setting: quality(method(data.problem), data)[0] for setting, method in methods.items()}
+    return max(scores, key=scores.__getitem__)
+
+
 def tuned(data: SimulatedKspace, peers: bool) -> dict[str, tuple[Method, str]]:
-    """Every baseline with its best setting on the tuning scans, by mean PSNR, and what that is."""
-    candidates: dict[str, dict[str, Method]] = {
-        "cg-sense": {f"{count} iterations": cg_sense(count) for count in ITERATIONS}
+    """Every baseline with its best setting on the tuning scans, and what that is."""
+    candidates = {
+        name: {setting: method_of(solver) for setting, solver in solvers.items()}
+        for name, solvers in own().items()
     }
-    for name in PEER_ITERATIONS:
-        candidates[name] = {f"weight {weight:g}": own(name, weight) for weight in OWN_WEIGHTS}
     for name in PEER_ITERATIONS if peers else ():
         candidates[f"{name} (sigpy)"] = {f"weight {weight:g}": peer(name, weight) for weight in WEIGHTS}
-    methods: dict[str, tuple[Method, str]] = {"zero-filled": (zero_filled, "")}
+    methods = {"zero-filled": (method_of(ZeroFilled()), "")}
     for name, settings in candidates.items():
-        scores = {setting: quality(method(data.problem), data)[0] for setting, method in settings.items()}
-        best = max(scores, key=scores.__getitem__)
-        methods[name] = settings[best], best
+        chosen = best(settings, data)
+        methods[name] = settings[chosen], chosen
     return methods
 
 

@@ -81,7 +81,7 @@ def comparison(
     title: str = "",
     reference_name: str = "truth",
 ) -> Path:
-    """A PNG of several images side by side, seven in a row, the reference last; PSNR and SSIM below each.
+    """A PNG of images side by side, at most seven in a row, the reference last; PSNR and SSIM below each.
 
     Parameters
     ----------

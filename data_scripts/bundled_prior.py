@@ -19,7 +19,7 @@ import yaml
 from numpy.typing import NDArray
 
 from ctflow.flows.training import Training, train_from_yaml
-from ctflow.flows.training_settings import read_settings
+from ctflow.flows.training_settings import TrainingSettings, read_settings
 
 VALIDATION_PHANTOMS = 16
 FIRST_VALIDATION_SEED = 900_000_000
@@ -136,7 +136,7 @@ class BundledPrior:
             rescaled=settings.rescale_probability,
             low=low,
             high=high,
-            ends=f"--minutes {settings.minutes:g}" if settings.minutes else f"--steps {settings.steps}",
+            options=_options(settings),
             device=_hardware(settings.device),
             batch=settings.batch,
             steps=entries[-1]["step"],
@@ -148,6 +148,12 @@ class BundledPrior:
             **facts,
         )
         prior.with_name(f"{prior.name}.md").write_text(card)
+
+
+def _options(settings: TrainingSettings) -> str:
+    """The words of the command line that end the run where it ended."""
+    end = f"--minutes {settings.minutes:g}" if settings.minutes else f"--steps {settings.steps}"
+    return end if settings.device == "cpu" else f"--device {settings.device} {end}"
 
 
 def _hardware(device: str) -> str:

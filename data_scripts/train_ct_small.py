@@ -46,7 +46,7 @@ are ctflow's own.
 
 ## Training
 
-`python -m data_scripts.train_ct_small --data FOLDER {ends}`: {steps} steps of batch {batch} at 64 x 64
+`python -m data_scripts.train_ct_small --data FOLDER {options}`: {steps} steps of batch {batch} at 64 x 64
 (larger crops in smaller batches) in {took:.1f} minutes on {device}, bfloat16 convolutions, AdamW, learning
 rate {rate:g} falling linearly, average of the weights over about {average:.0f} steps.
 

@@ -73,10 +73,10 @@ neurolabusc/VolumeRenderingData (MIT). The phantoms are ctflow's own.
 
 ## Training
 
-`python -m data_scripts.train_mr_small --data FOLDER {ends}`: {steps} steps of batch {batch} at 64 x 64
-(larger crops in smaller batches) in {took:.1f} minutes on {device}, bfloat16 convolutions, AdamW,
-learning rate {rate:g} falling linearly, average of the weights over about {average:.0f} steps; started
-from the weights of ct-small.
+`python -m data_scripts.train_mr_small --data FOLDER {options}`: {steps} steps of batch
+{batch} at 64 x 64 (larger crops in smaller batches) in {took:.1f} minutes on {device}, bfloat16
+convolutions, AdamW, learning rate {rate:g} falling linearly, average of the weights over about
+{average:.0f} steps; started from the weights of ct-small.
 
 Velocity error (mean square, averaged weights) on {validation} crops of held-out phantoms and the
 held-out subject at t = 0.1, 0.3, 0.5, 0.7, 0.9: {losses}.

@@ -109,12 +109,14 @@ def test_an_interrupt_leaves_a_checkpoint(settings_file: Path) -> None:
 
 def test_training_lowers_the_loss_and_leaves_its_traces(settings_file: Path) -> None:
     settings = read_settings(settings_file).model_copy(
-        update={"steps": 60, "batch": 16, "log_every": 20, "learning_rate": 6e-3, "ema": 0.9}
+        update={"steps": 60, "log_every": 20, "checkpoint_every": 20, "learning_rate": 6e-3, "ema": 0.9}
     )
     target = train(settings)
     entries = [json.loads(line) for line in (settings.output / "loss.jsonl").read_text().splitlines()]
-    assert entries[-1]["loss"] < 0.95 * entries[0]["loss"]
-    assert set(entries[-1]["validation"]) == {"0.1", "0.3", "0.5", "0.7", "0.9"}
+    first, *_, last = (entry["validation"] for entry in entries)
+    assert set(last) == {"0.1", "0.3", "0.5", "0.7", "0.9"}
+    # Of the same crops and noise, so that what is between them was learnt.
+    assert sum(last.values()) < 0.95 * sum(first.values())
     assert (settings.output / "loss.png").read_bytes().startswith(b"\x89PNG")
     assert "60 steps" in target.with_name("tiny.md").read_text()
     assert load_prior(target).representation == Representation(0.02, 0.02)

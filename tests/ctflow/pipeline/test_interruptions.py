@@ -383,6 +383,13 @@ class Cluster:
         """Another process of one thread."""
         self.workers.append(self._started("worker", self.address, "--nthreads", "1", "--no-nanny"))
 
+    def running(self, scan: Path, output: Path) -> subprocess.Popen[str]:
+        """A job on the cluster that has written three parts."""
+        words = command(scan, output, "--executor", "dask", "--dask-address", self.address)
+        job = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+        waited_for(parts_folder(output), job, 3)
+        return job
+
     def _started(self, what: str, *options: str) -> subprocess.Popen[bytes]:
         words = [sys.executable, "-m", "dask", what, *options, "--no-dashboard"]
         return subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -404,9 +411,7 @@ def test_a_killed_scheduler_loses_nothing(
     long_scan: Path, long_expected: dict[str, Any], cluster: Cluster
 ) -> None:
     output = long_scan.parent / "recon.h5"
-    words = command(long_scan, output, "--executor", "dask", "--dask-address", cluster.address)
-    running = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
-    waited_for(parts_folder(output), running, 3)
+    running = cluster.running(long_scan, output)
     cluster.scheduler.kill()
     _, errors = running.communicate(timeout=120)
     assert running.returncode == 1
@@ -422,9 +427,7 @@ def test_a_worker_that_joins_midway_takes_over_from_one_that_is_killed(
     long_scan: Path, long_expected: dict[str, Any], cluster: Cluster
 ) -> None:
     output = long_scan.parent / "recon.h5"
-    words = command(long_scan, output, "--executor", "dask", "--dask-address", cluster.address)
-    running = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
-    waited_for(parts_folder(output), running, 3)
+    running = cluster.running(long_scan, output)
     cluster.workers[0].kill()
     assert running.poll() is None
     assert not output.exists()
