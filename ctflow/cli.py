@@ -195,7 +195,7 @@ def reconstruct(
 
     Stopped in whatever way, the same command goes on where it was.
     """
-    from ctflow.pipeline.job import load_job
+    from ctflow.pipeline.settings import merged_settings
 
     given: dict[str, Any] = {"files": files or None, "output": output, "solver": solver, "prior": prior}
     given |= {"settings": _settings(settings or [], steps), "device": device, "precision": precision}
@@ -214,7 +214,20 @@ def reconstruct(
     given |= {"rebin": rebin, "coil_maps": coil_maps, "coils": coils}
     given |= {"undersample": undersample, "noise_std": noise_std}
     given["dask"] = None if dask_address is None else {"address": dask_address}
-    job = load_job(config, given)
+    merged = merged_settings(config, given)
+
+    # Before anything that imports torch, which would take longer than all else for a job that is finished.
+    from ctflow.pipeline.receipt import finished_before, keep_receipt, request_of
+
+    request = None if dry_run else request_of(merged)
+    if (known := finished_before(request)) is not None:
+        for one in known:
+            _say_made(one.output, one.picture, one.slices, "there already")
+        return
+
+    from ctflow.pipeline.job import job_of
+
+    job = job_of(merged, config)
 
     if dry_run:
         from ctflow.pipeline.checks import checked
@@ -240,8 +253,9 @@ def reconstruct(
     if any(outcome.failed for outcome in outcomes if outcome.output is not None):
         again = [word for word in sys.argv[1:] if word not in ("--retry-failed", "--overwrite")]
         typer.echo(f"failed slices again: {shlex.join(['ctflow', *again, '--retry-failed'])}", err=True)
-    bad = any(outcome.failed or outcome.unfinished for outcome in outcomes)
-    raise typer.Exit(1 if bad else 0)
+    if any(outcome.failed or outcome.unfinished for outcome in outcomes):
+        raise typer.Exit(1)
+    keep_receipt(request, job, outcomes)
 
 
 def _say(outcome: Outcome) -> None:
@@ -256,8 +270,12 @@ def _say(outcome: Outcome) -> None:
     if outcome.output is not None:
         done = outcome.slices - len(outcome.failed)
         how = f"in {outcome.seconds:.1f} s" if outcome.computed else "there already"
-        typer.echo(f"{outcome.output}: {_counted(done, 'slice')} {how}")
-        typer.echo(f"{outcome.picture}")
+        _say_made(outcome.output, outcome.picture, done, how)
+
+
+def _say_made(output: Path, picture: Path | None, slices: int, how: str) -> None:
+    typer.echo(f"{output}: {_counted(slices, 'slice')} {how}")
+    typer.echo(f"{picture}")
 
 
 @app.command()

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Iterable
 from pathlib import Path
-
-from ctflow.io.recognition import is_scan_folder
 
 # Of folders that are no scan themselves, the files that are taken.
 _ENDINGS = (".h5", ".hdf5", ".hdf", ".nx", ".nxs", ".mat")
@@ -31,11 +30,31 @@ def measured_files(words: Iterable[str | Path]) -> tuple[Path, ...]:
     return tuple(found)
 
 
+def listing(words: Iterable[str | Path]) -> list[list[str]]:
+    """Of each word the names that it depends on, found without opening a file but lists.
+
+    While the listings of words are equal, so are their `measured_files`. ValueError for a list that cannot be
+    read, OSError for a folder.
+    """
+    return [_names(str(word)) for word in words]
+
+
+def _names(word: str) -> list[str]:
+    path = Path(word)
+    if word.startswith("@") and not path.exists():
+        return [word, *(name for line in _words(Path(word[1:])) for name in _names(line))]
+    if path.is_dir():
+        return [word, *sorted(name for name in os.listdir(path) if not _is_written(name))]
+    if not path.exists() and glob.has_magic(word):
+        return [word, *sorted(glob.glob(word, recursive=True))]
+    return [word]
+
+
 def _expanded(word: str) -> list[Path]:
     path = Path(word)
     if word.startswith("@") and not path.exists():
         return _listed(Path(word[1:]))
-    if path.is_dir() and not is_scan_folder(path):
+    if path.is_dir() and not _is_scan(path):
         files = sorted(file for file in path.iterdir() if _is_measured(file))
         if not files:
             raise ValueError(f"{word}: expected a scan or measured files in the folder, found none")
@@ -49,11 +68,20 @@ def _expanded(word: str) -> list[Path]:
 
 
 def _is_measured(file: Path) -> bool:
-    written = file.stem.endswith("_recon") or file.name.startswith(".")
-    return file.is_file() and file.suffix.lower() in _ENDINGS and not written
+    return file.is_file() and file.suffix.lower() in _ENDINGS and not _is_written(file.name)
+
+
+def _is_written(name: str) -> bool:
+    """Whether a file of that name is one that ctflow wrote, or is writing."""
+    return Path(name).stem.endswith("_recon") or name.startswith(".") or name.endswith(_PARTS)
 
 
 def _listed(file: Path) -> list[Path]:
+    return [path for word in _words(file) for path in _expanded(word)]
+
+
+def _words(file: Path) -> list[str]:
+    """The lines of a list, as words that start where they are to."""
     try:
         lines = [line.strip() for line in file.read_text().splitlines()]
     except (OSError, UnicodeDecodeError) as error:
@@ -62,4 +90,11 @@ def _listed(file: Path) -> list[Path]:
     names = [line for line in lines if line and not line.startswith("#")]
     if not names:
         raise ValueError(f"{file}: expected a measured file in each line, found none")
-    return [path for name in names for path in _expanded(str(file.parent / name))]
+    return [str(file.parent / name) for name in names]
+
+
+def _is_scan(folder: Path) -> bool:
+    # The formats import torch.
+    from ctflow.io.recognition import is_scan_folder
+
+    return is_scan_folder(folder)

@@ -62,6 +62,8 @@ class Outcome:
         Slices that this run computed; the others were there.
     unfinished
         Why there is no reconstruction file although parts of it are on disk; None where there is one.
+    sources, source_state
+        All files that are read for it, and their state when that began; see `fingerprint.source_state`.
     """
 
     file: Path
@@ -72,6 +74,8 @@ class Outcome:
     seconds: float
     computed: int = 0
     unfinished: str | None = None
+    sources: tuple[Path, ...] = ()
+    source_state: str | None = None
 
 
 @dataclass(frozen=True)
@@ -248,7 +252,9 @@ class _Run:
         lock.acquire()
         known = target.known()
         files = target.scan.files
-        source = {"source_sha256": source_sha256(files, known), "source_state": source_state(files)}
+        # The state first: a file that changes in between will be seen to be another.
+        state_before = source_state(files)
+        source = {"source_sha256": source_sha256(files, known), "source_state": state_before}
         number = fingerprint(
             job,
             source=source["source_sha256"],
@@ -266,7 +272,16 @@ class _Run:
             picture = target.output.with_suffix(".png")
             seconds = time.perf_counter() - started
             self.outcomes.append(
-                Outcome(target.file, target.output, picture, len(target.slices), failed, seconds)
+                Outcome(
+                    target.file,
+                    target.output,
+                    picture,
+                    len(target.slices),
+                    failed,
+                    seconds,
+                    sources=files,
+                    source_state=state_before,
+                )
             )
             for block in target.blocks:
                 failed_there = {i: failed[i] for i in block if i in failed}
@@ -337,7 +352,15 @@ class _Run:
         seconds = time.perf_counter() - state.started
         failed = dict(sorted(state.failed.items()))
         return Outcome(
-            target.file, target.output, picture, len(target.slices), failed, seconds, state.computed
+            target.file,
+            target.output,
+            picture,
+            len(target.slices),
+            failed,
+            seconds,
+            state.computed,
+            sources=target.scan.files,
+            source_state=state.source["source_state"],
         )
 
     def _refused(self, target: Target, error: ValueError, failed: Mapping[int, str] | None = None) -> Outcome:

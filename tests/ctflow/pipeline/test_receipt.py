@@ -1,0 +1,195 @@
+"""A finished job that is asked for again: answered at once unless something was changed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import pytest
+
+from ctflow.cli import main
+from ctflow.pipeline import checks
+from tests.ctflow.io.measured import write_dxchange
+from tests.ctflow.priors import write_prior
+
+Said = Callable[..., tuple[int, list[str]]]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a measured file, in which the commands run."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = tmp_path / "work"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    write_dxchange(folder / "scan.h5", noise=True)
+    return folder
+
+
+@pytest.fixture
+def looked(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """One entry for each file that a job has opened."""
+    opened: list[object] = []
+    whole = checks.open_scan
+
+    def open_scan(file: object, **reading: object) -> object:
+        opened.append(file)
+        return whole(file, **reading)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(checks, "open_scan", open_scan)
+    return opened
+
+
+@pytest.fixture
+def said(capsys: pytest.CaptureFixture[str]) -> Said:
+    """Reconstruct; exit code and standard output."""
+
+    def call(*words: str) -> tuple[int, list[str]]:
+        with pytest.raises(SystemExit) as caught:
+            main(["reconstruct", *words])
+        return int(caught.value.code or 0), capsys.readouterr().out.splitlines()
+
+    return call
+
+
+JOB = ("scan.h5", "-o", "r.h5", "--solver", "fbp")
+
+
+def test_a_finished_job_is_known_without_torch(folder: Path) -> None:
+    command = "import sys; from ctflow.cli import main; sys.argv[0] = 'ctflow'\n"
+    command += "try: main()\nfinally: print('torch' in sys.modules)"
+    words = [sys.executable, "-c", command, "reconstruct", *JOB]
+    for how, torch in (("in ", "True"), ("there already", "False")):
+        done = subprocess.run(words, check=True, capture_output=True, text=True)
+        first, picture, found = done.stdout.splitlines()
+        assert first.startswith("r.h5: 3 slices ")
+        assert how in first
+        assert (picture, found) == ("r.png", torch)
+
+
+def test_nothing_is_opened_again_until_something_changes(
+    folder: Path, said: Said, looked: list[object]
+) -> None:
+    before = said(*JOB)
+    assert before[0] == 0
+    assert len(looked) == 1
+    there = (0, ["r.h5: 3 slices there already", "r.png"])
+    for _ in range(2):
+        assert said(*JOB) == there
+    assert len(looked) == 1
+    # Not another file, only touched: looked at in full once.
+    os.utime(folder / "scan.h5")
+    for _ in range(2):
+        assert said(*JOB) == there
+    assert len(looked) == 2
+
+
+def _another_input(folder: Path) -> None:
+    with h5py.File(folder / "scan.h5", "r+") as file:
+        file["exchange/data"][0] *= 0.9
+
+
+def _damaged_output(folder: Path) -> None:
+    os.truncate(folder / "r.h5", (folder / "r.h5").stat().st_size // 2)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _another_input,
+        _damaged_output,
+        lambda folder: (folder / "r.h5").unlink(),
+        lambda folder: (folder / "r.png").unlink(),
+        lambda folder: (folder / "scan.h5").unlink(),
+        lambda folder: os.environ.update(OMP_NUM_THREADS="1"),
+    ],
+)
+def test_a_change_is_seen(
+    folder: Path,
+    said: Said,
+    looked: list[object],
+    change: Callable[[Path], object],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # What a change does to the environment ends with the test.
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    said(*JOB)
+    change(folder)
+    said(*JOB)
+    assert len(looked) == 2
+
+
+@pytest.mark.parametrize("option", [("--views", "30"), ("--set", "filter=hann"), ("--seed", "1")])
+def test_another_option_is_another_job(
+    folder: Path, said: Said, looked: list[object], option: tuple[str, str]
+) -> None:
+    said(*JOB)
+    assert said(*JOB, *option)[0] == 2
+    assert len(looked) == 2
+
+
+def test_folders_patterns_and_lists_are_read_again(folder: Path, said: Said, looked: list[object]) -> None:
+    (folder / "runs").mkdir()
+    for name in "ab":
+        write_dxchange(folder / "runs" / f"{name}.h5", noise=True)
+    (folder / "list.txt").write_text("runs/*.h5\n")
+    for k, word in enumerate(("runs", "runs/*.h5", "@list.txt")):
+        looked.clear()
+        words = (word, "-o", f"out{k}", "--solver", "fbp")
+        assert [len(said(*words)[1]) for _ in range(2)] == [4, 4]
+        assert len(looked) == 2
+        write_dxchange(folder / "runs" / f"c{k}.h5", noise=True)
+        assert len(said(*words)[1]) == 6
+        assert len(looked) == 5
+        (folder / "runs" / f"c{k}.h5").unlink()
+
+
+def test_outputs_beside_the_input_change_nothing(folder: Path, said: Said, looked: list[object]) -> None:
+    words = (".", "-o", ".", "--solver", "fbp")
+    assert [len(said(*words)[1]) for _ in range(2)] == [2, 2]
+    assert len(looked) == 1
+
+
+def test_a_settings_file_and_a_prior_count(folder: Path, said: Said, looked: list[object]) -> None:
+    write_prior(folder)
+    job = "files: scan.h5\noutput: r.h5\nsolver: flower\nprior: tiny\nslices: 0\nsettings: {steps: 1}\n"
+    (folder / "job.yaml").write_text(job)
+    for _ in range(2):
+        assert said("--config", "job.yaml")[0] == 0
+    assert len(looked) == 1
+    (folder / "job.yaml").write_text(job.replace("steps: 1", "steps: 2"))
+    assert said("--config", "job.yaml")[0] == 2
+    assert len(looked) == 2
+    (folder / "job.yaml").write_text(job)
+    os.utime(folder / "tiny.safetensors")
+    assert said("--config", "job.yaml")[0] == 0
+    assert len(looked) == 3
+
+
+def test_failed_slices_are_never_called_done(folder: Path, said: Said, looked: list[object]) -> None:
+    with h5py.File(folder / "scan.h5", "r+") as file:
+        data = file["exchange/data"][()].astype("float32")
+        data[:, 2] = float("nan")
+        del file["exchange/data"]
+        file["exchange/data"] = data
+    assert [said(*JOB)[0] for _ in range(2)] == [1, 1]
+    assert len(looked) == 2
+
+
+@pytest.mark.parametrize("cache", ["/dev/null", "damaged"])
+def test_no_cache_costs_nothing_but_time(
+    folder: Path, said: Said, looked: list[object], cache: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if cache == "damaged":
+        said(*JOB)
+        (receipt,) = (folder.parent / "cache" / "ctflow" / "finished").iterdir()
+        receipt.write_text('{"states": {"r.h5": 1}}')
+    else:
+        monkeypatch.setenv("XDG_CACHE_HOME", cache)
+        said(*JOB)
+    assert said(*JOB)[0] == 0
+    assert len(looked) == 2
