@@ -38,6 +38,7 @@ CLASSICAL = ("fbp", "sirt", "cgls", "tv", "zero-filled", "cg-sense", "wavelet")
 # Rows of flow solvers: the name on the command line, and what differs from the published defaults.
 FLOWS: dict[str, tuple[str, dict[str, Any]]] = {
     "flower": ("flower", {}),
+    "flower+shift": ("flower", {"shift": 0.2}),
     "flower+sample": ("flower", {"sample": True}),
     "ms-flow": ("ms-flow", {}),
     "ms-flow+noise": (

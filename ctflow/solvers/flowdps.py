@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from ctflow.flows.path import shifted_times
 from ctflow.flows.prior import FlowPrior
 from ctflow.problem import InverseProblem, Proximal
 from ctflow.reconstruction import Reconstruction
@@ -126,7 +127,7 @@ class FlowDPS:
         record: Recorder,
         representation: Representation,
     ) -> Tensor:
-        path, times = prior.path, self.times()
+        path, times = prior.path, shifted_times(self.steps, self.shift)
         x = white_noise(problem, generator)
         near: Proximal | None = None
         for t, following in pairwise(times):
@@ -155,11 +156,6 @@ class FlowDPS:
                 noise = (1 - eta) ** 0.5 * noise + eta**0.5 * fresh
                 x = path.interpolate(noise, consistent, following)
         return representation.decode(consistent)
-
-    def times(self) -> list[float]:
-        """The `steps` + 1 times from 0 to 1."""
-        levels = [1 - k / self.steps for k in range(self.steps + 1)]
-        return [1 - self.shift * s / (1 + (self.shift - 1) * s) for s in levels]
 
     def _descend(self, problem: InverseProblem, x: Tensor, curvature: Tensor) -> tuple[Tensor, Tensor]:
         """Steps along the gradient of |A^T W (A x - y)| / curvature, and the data fit before them."""

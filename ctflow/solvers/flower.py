@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
+from ctflow.flows.path import shifted_times
 from ctflow.flows.prior import FlowPrior
 from ctflow.problem import InverseProblem
 from ctflow.reconstruction import Reconstruction
@@ -29,6 +31,10 @@ class Flower:
     ----------
     steps
         N in the paper, 100 for every task there.
+    shift
+        Of the times, see `shifted_times`; they are even in the paper. What no measurement tells is left to
+        the steps near the data, of which 0.2 has more: better by 1 dB and more for limited angles, worse
+        by half of one where views are many.
     sample
         gamma in the paper: draw the refinement from the Gaussian around its mean, for posterior
         samples, instead of taking the mean. With a prior of unit covariance and the linear path the
@@ -49,6 +55,7 @@ class Flower:
     """
 
     steps: int = 100
+    shift: float = 1.0
     sample: bool = False
     samples: int = 1
     coupling: float = 0.0
@@ -61,6 +68,7 @@ class Flower:
         must_be(
             self,
             steps=(self.steps, self.steps >= 1, "at least 1"),
+            shift=(self.shift, self.shift > 0, "a positive number"),
             samples=(self.samples, self.samples >= 1, "at least 1"),
             coupling=(self.coupling, self.coupling >= 0, "at least 0"),
             coupling_steps=(self.coupling_steps, self.coupling_steps >= 1, "at least 1"),
@@ -109,8 +117,7 @@ class Flower:
         refine = problem.proximal if coupling is None else coupling.proximal
         x = white_noise(problem, generator)
         start = None
-        for k in range(self.steps):
-            t = k / self.steps
+        for t, following in pairwise(shifted_times(self.steps, self.shift)):
             destination = prior.destination(x, t)
             strength = prior.path.unit_posterior_variance(t, x)
             if self.sample:
@@ -126,6 +133,6 @@ class Flower:
             estimate = partial(representation.decode, refined.x)
             if record.step(estimate, refined.data_fit, refined):
                 break
-            if k + 1 < self.steps:
-                x = prior.path.interpolate(white_noise(problem, generator), refined.x, (k + 1) / self.steps)
+            if following < 1:
+                x = prior.path.interpolate(white_noise(problem, generator), refined.x, following)
         return representation.decode(refined.x)

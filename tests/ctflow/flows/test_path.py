@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ctflow.flows.path import AffinePath
+from ctflow.flows.path import AffinePath, shifted_times
 from tests.operators.examples import random
 
 PATHS = [
@@ -141,3 +141,11 @@ def test_times_of_several_leading_axes() -> None:
     for i in range(2):
         for j in range(3):
             assert torch.equal(whole[i, j], path.interpolate(x[i, j], 2 * x[i, j], times[i, j]))
+
+
+@given(steps=st.integers(1, 50), shift=st.floats(0.05, 20))
+def test_times_are_shifted_in_their_noise_levels(steps: int, shift: float) -> None:
+    levels = [1 - k / steps for k in range(steps + 1)]
+    expected = [1 - shift * level / (1 + (shift - 1) * level) for level in levels]
+    assert shifted_times(steps, shift) == pytest.approx(expected, abs=1e-12)
+    assert shifted_times(steps)[1:-1] == [k / steps for k in range(1, steps)]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ctflow.flows.analytic import GaussianFlow
+from ctflow.flows.path import shifted_times
 from ctflow.solvers import FlowDPS
 from tests.ctflow.solvers.exact import (
     CURVATURE,
@@ -37,7 +38,7 @@ PROXIMAL: dict[str, Any] = {"data_step": "proximal", "max_iterations": 60, "tole
 
 
 def law(covariance: Tensor, solver: FlowDPS) -> Law:
-    state, times = NOISE, solver.times()
+    state, times = NOISE, shifted_times(solver.steps, solver.shift)
     for t, following in pairwise(times):
         clean = destination(covariance, t)
         step = proximal(unit_variance(t)) @ clean
@@ -99,12 +100,6 @@ def test_one_gradient_step_is_the_published_one() -> None:
     (gradient,) = torch.autograd.grad(objective, x)
     assert float(size) == pytest.approx(float(CURVATURE * STD**2), rel=0.02)
     assert torch.allclose(result.image, (MEAN - 0.7 * gradient).expand(2, 4))
-
-
-def test_times_are_shifted_to_the_noisy_end() -> None:
-    times = FlowDPS(steps=2).times()
-    assert times == pytest.approx([0.0, 1 - 2 / 2.5, 1.0])
-    assert FlowDPS(steps=4, shift=1.0).times() == pytest.approx([0, 0.25, 0.5, 0.75, 1])
 
 
 def test_samples_and_counts() -> None:

@@ -43,12 +43,15 @@ def law(
     mean: Tensor = MEAN,
     matrix: Tensor = MATRIX,
     data: Tensor = DATA,
+    shift: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
     """Mean and covariance of the result, by the recursion of the iterates (linear path)."""
     eye = torch.eye(len(mean), dtype=torch.float64)
     prior_mean, mean, spread = mean, torch.zeros_like(mean), eye
-    for k in range(steps):
-        t, d = k / steps, 1 / steps
+    levels = [1 - k / steps for k in range(steps + 1)]
+    times = [1 - shift * level / (1 + (shift - 1) * level) for level in levels]
+    for k, t in enumerate(times[:-1]):
+        following = times[k + 1]
         total = t**2 * covariance + (1 - t) ** 2 * eye
         destination = t * covariance @ torch.linalg.inv(total)
         variance = (1 - t) ** 2 / (t**2 + (1 - t) ** 2)
@@ -57,7 +60,7 @@ def law(
         constant = draw @ ((prior_mean - t * destination @ prior_mean) / variance + matrix.mT @ data / STD**2)
         mean, spread = linear @ mean + constant, linear @ spread @ linear.mT + sample * draw
         if k + 1 < steps:
-            mean, spread = (t + d) * mean, (t + d) ** 2 * spread + (1 - t - d) ** 2 * eye
+            mean, spread = following * mean, following**2 * spread + (1 - following) ** 2 * eye
     return mean, spread
 
 
@@ -79,6 +82,15 @@ def test_samples_are_exactly_posterior_for_unit_covariance(steps: int) -> None:
 @pytest.mark.parametrize("covariance", [torch.diag(SPREAD), EYE], ids=["uneven", "unit"])
 def test_follows_the_law_of_its_iterates(covariance: Tensor, sample: bool, steps: int) -> None:
     assert_law(run(covariance, steps=steps, sample=sample), *law(covariance, steps, sample))
+
+
+@pytest.mark.parametrize("shift", [0.2, 3.0])
+@pytest.mark.parametrize("sample", [False, True])
+def test_follows_the_law_at_shifted_times(sample: bool, shift: float) -> None:
+    covariance = torch.diag(SPREAD)
+    expected = law(covariance, 10, sample, shift=shift)
+    assert_law(run(covariance, steps=10, sample=sample, shift=shift), *expected)
+    assert not torch.allclose(expected[1], law(covariance, 10, sample)[1], rtol=0.1)
 
 
 def test_the_recursion_itself_ends_where_theory_says() -> None:
@@ -293,6 +305,7 @@ def test_errors() -> None:
         ({"samples": 0}, "flower: samples: expected at least 1"),
         ({"max_iterations": 0}, "flower: max_iterations: expected at least 1"),
         ({"coupling": -1.0}, "flower: coupling: expected at least 0, found -1"),
+        ({"shift": 0.0}, "flower: shift: expected a positive number"),
         ({"coupling_steps": 0}, "flower: coupling_steps: expected at least 1"),
         ({"coupling": 1.0, "sample": True}, "flower: sample: expected no sampling with a coupling"),
         ({"tolerance": 1.5}, "flower: tolerance: expected between 0 and 1"),
