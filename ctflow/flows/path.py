@@ -198,8 +198,8 @@ class AffinePath:
 def shifted_times(steps: int, shift: float = 1.0) -> list[float]:
     """The `steps` + 1 times from 0 to 1 at which a solver that takes so many steps stops.
 
-    They are even but for a shift of the noise levels s = 1 - t to shift s / (1 + (shift - 1) s) (Esser et al.,
-    arXiv 2403.03206, Equation 23): above 1 more of them are near the noise, below 1 near the data.
+    They are even but for a shift of the noise levels s = 1 - t to shift s / (1 + (shift - 1) s) (Esser
+    et al., arXiv 2403.03206, Equation 23): above 1 more of them are near the noise, below 1 near the data.
     """
     return [k / (shift * (steps - k) + k) for k in range(steps + 1)]
 
