@@ -144,7 +144,7 @@ def reconstruct(
     output: Output = None,
     solver: Annotated[
         str | None,
-        typer.Option(help="flower (default), fbp, tv, wavelet, cg-sense, ...; see ctflow.solvers."),
+        typer.Option(help="flower (default), fbp, tv, wavelet, cg-sense, ...; or your own, module:Class."),
     ] = None,
     prior: Prior = None,
     views: Views = None,
@@ -355,8 +355,10 @@ def compare(
     given |= {"coil_maps": coil_maps, "coils": coils, "undersample": undersample, "noise_std": noise_std}
     chosen: dict[str, dict[str, Any]] = {name.strip(): {} for name in solvers.split(",") if name.strip()}
     for name, value in _settings(settings or [], None).items():
-        solver, dot, key = name.replace("_", "-").partition(".")
-        if not dot or solver not in chosen:
+        # The key has its hyphens replaced; a place such as lab.solvers:Own has dots before the last.
+        word, _, key = name.rpartition(".")
+        solver = next((one for one in chosen if one.replace("-", "_") == word), None)
+        if solver is None:
             known = ", ".join(chosen)
             raise ValueError(f"--set: expected SOLVER.KEY=VALUE with a solver of {known}, found {name!r}")
         chosen[solver][key] = value

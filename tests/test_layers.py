@@ -48,6 +48,8 @@ SHARED = {
         "early_stopping",
         "gaussian_shell",
         "noise_gain",
+        "own",
+        "prior_run",
         "quadratic",
         "slice_coupling",
         "solver",

@@ -51,7 +51,7 @@ class FlowPrior(torch.nn.Module):
 
     def __init__(
         self,
-        network: VelocityNetwork | None,
+        network: torch.nn.Module | None,
         path: AffinePath,
         representation: Representation | LatentRepresentation,
         *,

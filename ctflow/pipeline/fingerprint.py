@@ -11,7 +11,7 @@ from typing import Any
 from ctflow import __version__
 from ctflow.io.results import files_sha256
 from ctflow.pipeline.job import Job
-from ctflow.solvers import make_solver
+from ctflow.solvers import make_solver, solver_file
 from ctflow.solvers.solver import settings_of
 
 
@@ -21,7 +21,8 @@ def fingerprint(job: Job, *, source: str, slices: range, batch: int, device: str
     Parameters
     ----------
     job
-        Solver, settings, seed, precision, threads, and how the file is read.
+        Solver, settings, seed, precision, threads, and how the file is read. Of a user's own solver the file
+        that it is in counts, too.
     source, prior
         SHA-256 of the measured file, and of the prior's files.
     slices, batch
@@ -29,7 +30,7 @@ def fingerprint(job: Job, *, source: str, slices: range, batch: int, device: str
     device
         Its kind, such as "cpu".
     """
-    solver = make_solver(job.solver, job.solver_settings)
+    solver, own = make_solver(job.solver, job.solver_settings), solver_file(job.solver)
     parts = {
         "version": __version__,
         "source": source,
@@ -43,6 +44,8 @@ def fingerprint(job: Job, *, source: str, slices: range, batch: int, device: str
         "device": device,
         "threads": job.fixed_threads,
     }
+    if own is not None:
+        parts["own"] = files_sha256([own])
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 

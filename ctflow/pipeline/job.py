@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from ctflow.pipeline.files import measured_files
 from ctflow.pipeline.settings import DEFAULT_SOLVER, merged_settings
-from ctflow.solvers import SOLVERS, make_solver
+from ctflow.solvers import SOLVERS, make_solver, solver_class
 from ctflow.solvers.solver import nearest
 
 DEFAULT_PRIORS = {"CT": "ct-small", "MR": "mr-small"}
@@ -50,7 +50,8 @@ class Job(BaseModel):
     output
         The file to write for one input; a folder for several, or where it has no suffix.
     solver, settings
-        A solver's name and the settings that differ from its defaults.
+        A solver's name, or the place of one of your own such as "annealed:Annealed", see
+        `ctflow.solvers.solver_class`; and the settings that differ from its defaults.
     samples
         Independent draws of every slice, at least 2: the image is then their mean, and standard deviation
         and samples are stored, too. A solver that draws on request (`sample`) does so unless `settings` say
@@ -197,10 +198,10 @@ class Job(BaseModel):
         """`settings`, and what `samples` adds to them."""
         if self.samples is None:
             return self.settings
-        if self.solver in SOLVERS and not can_sample(self.solver):
+        if not can_sample(self.solver):
             able = ", ".join(name for name in SOLVERS if can_sample(name))
             raise ValueError(f"samples: {self.solver} gives one image for a measurement; these draw: {able}")
-        draws = self.solver in SOLVERS and "sample" in _settings_of(self.solver)
+        draws = "sample" in _settings_of(self.solver)
         return {**({"sample": True} if draws else {}), **self.settings, "samples": self.samples}
 
     def reading(self) -> dict[str, Any]:
@@ -256,7 +257,7 @@ def _cores() -> int:
 
 def needs_prior(solver: str) -> bool:
     """Whether the solver of that name works with a prior."""
-    return bool(getattr(SOLVERS[solver], "needs_prior", True))
+    return bool(getattr(solver_class(solver), "needs_prior", True))
 
 
 def can_sample(solver: str) -> bool:
@@ -265,7 +266,7 @@ def can_sample(solver: str) -> bool:
 
 
 def _settings_of(solver: str) -> set[str]:
-    return {field.name for field in fields(SOLVERS[solver])}
+    return {field.name for field in fields(solver_class(solver))}
 
 
 def parse_slices(text: str) -> slice:

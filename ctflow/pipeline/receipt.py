@@ -86,6 +86,7 @@ def keep_receipt(request: str | None, job: Job, outcomes: Sequence[Outcome]) -> 
     from ctflow.io.atomic import replacing_text
     from ctflow.pipeline.fingerprint import source_state
     from ctflow.pipeline.job import DEFAULT_PRIORS
+    from ctflow.solvers import solver_file
 
     made, files = [], set[Path]()
     # Without a cache, or one that is readable for nobody, there is nothing to keep.
@@ -100,6 +101,8 @@ def keep_receipt(request: str | None, job: Job, outcomes: Sequence[Outcome]) -> 
         for modality in DEFAULT_PRIORS:
             name = job.prior_name(modality)
             files |= set() if name is None else set(prior_files(name))
+        own = solver_file(job.solver)
+        files |= set() if own is None else {own}
         if not made or request is None:
             return
         target = _file(request)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ctflow.solvers.cg_sense import CGSENSE
@@ -21,8 +22,10 @@ from ctflow.solvers.ictm import ICTM
 from ctflow.solvers.least_squares import CGLS, SIRT
 from ctflow.solvers.msflow import MSFlow
 from ctflow.solvers.otode import OTODE
+from ctflow.solvers.own import own_file, own_solver
 from ctflow.solvers.pnpflow import PnPFlow
-from ctflow.solvers.solver import Callback, Solver, Step, configure, nearest, solver_name
+from ctflow.solvers.prior_run import PriorRun
+from ctflow.solvers.solver import Callback, Recorder, Solver, Step, configure, nearest, solver_name
 from ctflow.solvers.total_variation import TV
 from ctflow.solvers.wavelet import Wavelet
 
@@ -77,16 +80,35 @@ __all__ = [
     "Flower",
     "MSFlow",
     "PnPFlow",
+    "PriorRun",
+    "Recorder",
     "Solver",
     "Step",
     "Wavelet",
     "ZeroFilled",
     "make_solver",
+    "solver_class",
+    "solver_file",
 ]
 
 
 def make_solver(name: str, settings: Mapping[str, Any] | None = None) -> Solver:
-    """The solver of that name with its settings checked; ValueError names the nearest for an unknown one."""
+    """The solver of that name, see `solver_class`, with its settings checked."""
+    return configure(solver_class(name), settings or {})
+
+
+def solver_class(name: str) -> type:
+    """One of `SOLVERS`, or a class of a user's module by its place, such as "annealed:Annealed".
+
+    ValueError names the nearest for an unknown one.
+    """
+    if ":" in name:
+        return own_solver(name)
     if name not in SOLVERS:
         raise ValueError(f"no solver {name!r}; {nearest(name, SOLVERS)}")
-    return configure(SOLVERS[name], settings or {})
+    return SOLVERS[name]
+
+
+def solver_file(name: str) -> Path | None:
+    """The file of a user's solver; None for those of `SOLVERS`, which are of one version with ctflow."""
+    return own_file(solver_class(name)) if ":" in name else None

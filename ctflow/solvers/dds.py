@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar
 
 import torch
@@ -13,8 +12,8 @@ from ctflow.flows.ddpm import DDPM
 from ctflow.flows.prior import FlowPrior
 from ctflow.problem import InverseProblem
 from ctflow.reconstruction import Reconstruction
-from ctflow.representation import Representation
-from ctflow.solvers.solver import Callback, Recorder, must_be, need_generator, need_prior, white_noise
+from ctflow.solvers.prior_run import PriorRun
+from ctflow.solvers.solver import Callback, must_be
 from operators.noise import Generators
 
 
@@ -74,43 +73,22 @@ class DDS:
         callback: Callback | None = None,
     ) -> Reconstruction:
         """Reconstruct `problem` with `prior`; see `Solver`."""
-        prior, generator = need_prior(self, prior), need_generator(self, generator)
-        representation = prior.representation.fitted(problem)
-        with Recorder(
-            self,
-            total=self.steps * self.samples,
-            callback=callback,
-            generator=generator,
-            prior=prior,
-            representation=representation,
-        ) as record:
-            posed, model = problem.on(representation), DDPM(prior)
-            fixed = None if self.weight is None else self.weight / posed.per_sample(posed.curvature())
-            runs: list[Tensor] = []
-            while len(runs) < self.samples and not record.stopped:
-                runs.append(self._run(posed, model, fixed, generator, record, representation))
-            return record.finish_runs(runs)
+        with PriorRun(self, problem, prior, generator, callback, total=self.steps * self.samples) as run:
+            model, problem = DDPM(run.prior), run.problem
+            fixed = None if self.weight is None else self.weight / problem.per_sample(problem.curvature())
+            return run.finish_samples(self.samples, lambda: self._sample(run, model, fixed))
 
-    def _run(
-        self,
-        problem: InverseProblem,
-        model: DDPM,
-        fixed: Tensor | None,
-        generator: Generators,
-        record: Recorder,
-        representation: Representation,
-    ) -> Tensor:
-        x = white_noise(problem, generator)
+    def _sample(self, run: PriorRun, model: DDPM, fixed: Tensor | None) -> Tensor:
+        x = run.noise()
         levels = model.levels(self.steps)
         for k, level in enumerate(levels):
             clean = model.clean(x, level)
             noise = model.noise(x, clean, level)
             strength = 1 - model.signal[level] if fixed is None else fixed
-            near = problem.proximal(clean, strength, max_iterations=self.iterations, rtol=self.tolerance)
-            if record.step(partial(representation.decode, near.x), near.data_fit, near):
+            near = run.problem.proximal(clean, strength, max_iterations=self.iterations, rtol=self.tolerance)
+            if run.step(near.x, near.data_fit, near):
                 break
             if k + 1 < len(levels):
-                fresh = white_noise(problem, generator)
-                noise = (1 - self.eta**2) ** 0.5 * noise + self.eta * fresh
+                noise = (1 - self.eta**2) ** 0.5 * noise + self.eta * run.noise()
                 x = model.mixed(near.x, noise, levels[k + 1])
-        return representation.decode(near.x)
+        return near.x

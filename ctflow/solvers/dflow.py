@@ -14,7 +14,8 @@ from ctflow.problem import InverseProblem
 from ctflow.quasi_newton import lbfgs
 from ctflow.reconstruction import Reconstruction
 from ctflow.solvers.gaussian_shell import Regulariser, penalty
-from ctflow.solvers.solver import Callback, Recorder, must_be, need_generator, need_prior, white_noise
+from ctflow.solvers.prior_run import PriorRun
+from ctflow.solvers.solver import Callback, must_be
 from operators.noise import Generators
 
 
@@ -90,41 +91,28 @@ class DFlow:
         callback: Callback | None = None,
     ) -> Reconstruction:
         """Reconstruct `problem` with `prior`; see `Solver`."""
-        prior, generator = need_prior(self, prior), need_generator(self, generator)
-        representation = prior.representation.fitted(problem)
-        with Recorder(
-            self,
-            total=self.iterations,
-            callback=callback,
-            generator=generator,
-            prior=prior,
-            representation=representation,
-        ) as record:
-            posed = problem.on(representation)
-            event_dims, scale = len(posed.operator.domain_shape), 2 / posed.curvature()
+        with PriorRun(self, problem, prior, generator, callback, total=self.iterations) as run:
+            problem, prior = run.problem, run.prior
+            event_dims, scale = len(problem.operator.domain_shape), 2 / problem.curvature()
             weight = scale if self.regularisation is None else self.regularisation
             carry = partial(prior.integrate, steps=self.steps, method=self.method)
-
-            def image(z: Tensor) -> Tensor:
-                return representation.decode(carry(z))
 
             def objective(z: Tensor) -> tuple[Tensor, Tensor]:
                 with torch.enable_grad():
                     z = z.detach().requires_grad_()
-                    residual = posed.residual(carry(z, checkpoint=self.checkpoint))
-                    value = scale * posed.weighted_energy(residual)
+                    residual = problem.residual(carry(z, checkpoint=self.checkpoint))
+                    value = scale * problem.weighted_energy(residual)
                     value = value + weight * penalty(z, event_dims, self.regulariser)
                     return value, torch.autograd.grad(value.sum(), z)[0]
 
-            first = representation.encode(problem.initial())
-            inverted = prior.integrate(first, 1.0, 0.0, self.inversion_steps, "rk4")
-            z = self.blend**0.5 * inverted + (1 - self.blend) ** 0.5 * white_noise(posed, generator)
+            inverted = prior.integrate(run.initial(), 1.0, 0.0, self.inversion_steps, "rk4")
+            z = self.blend**0.5 * inverted + (1 - self.blend) ** 0.5 * run.noise()
             search = lbfgs(
                 objective, z, event_dims=event_dims, iterations=self.iterations, memory=self.memory
             )
             for iterate in search:
                 z = iterate.x
                 energy = (iterate.value - weight * penalty(z, event_dims, self.regulariser)) / scale
-                if record.step(partial(image, z), posed.fit_of_energy(energy)):
+                if run.step(partial(carry, z), problem.fit_of_energy(energy)):
                     break
-            return record.finish(image(z))
+            return run.finish(carry(z))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from typing import ClassVar
 
@@ -14,8 +13,8 @@ from ctflow.flows.ddpm import DDPM
 from ctflow.flows.prior import FlowPrior
 from ctflow.problem import InverseProblem
 from ctflow.reconstruction import Reconstruction
-from ctflow.representation import Representation
-from ctflow.solvers.solver import Callback, Recorder, must_be, need_generator, need_prior, white_noise
+from ctflow.solvers.prior_run import PriorRun
+from ctflow.solvers.solver import Callback, must_be
 from operators.noise import Generators
 
 
@@ -76,44 +75,25 @@ class DiffPIR:
         callback: Callback | None = None,
     ) -> Reconstruction:
         """Reconstruct `problem` with `prior`; see `Solver`."""
-        prior, generator = need_prior(self, prior), need_generator(self, generator)
-        representation = prior.representation.fitted(problem)
-        with Recorder(
-            self,
-            total=self.steps * self.samples,
-            callback=callback,
-            generator=generator,
-            prior=prior,
-            representation=representation,
-        ) as record:
-            posed, model = problem.on(representation), DDPM(prior)
-            runs: list[Tensor] = []
-            while len(runs) < self.samples and not record.stopped:
-                runs.append(self._run(posed, model, generator, record, representation))
-            return record.finish_runs(runs)
+        with PriorRun(self, problem, prior, generator, callback, total=self.steps * self.samples) as run:
+            model = DDPM(run.prior)
+            return run.finish_samples(self.samples, lambda: self._sample(run, model))
 
-    def _run(
-        self,
-        problem: InverseProblem,
-        model: DDPM,
-        generator: Generators,
-        record: Recorder,
-        representation: Representation,
-    ) -> Tensor:
-        x = white_noise(problem, generator)
+    def _sample(self, run: PriorRun, model: DDPM) -> Tensor:
+        x = run.noise()
         levels, start = model.levels(self.steps, "quadratic"), None
         for level, following in pairwise(levels):
             clean, signal = model.clean(x, level), model.signal[level]
             strength = (1 - signal) / signal / self.weight
-            near = problem.proximal(
+            near = run.problem.proximal(
                 clean, strength, start, max_iterations=self.max_iterations, rtol=self.tolerance
             )
             start = near.x
-            if record.step(partial(representation.decode, near.x), near.data_fit, near):
-                return representation.decode(near.x)
-            noise, fresh = model.noise(x, near.x, level), white_noise(problem, generator)
+            if run.step(near.x, near.data_fit, near):
+                return near.x
+            noise, fresh = model.noise(x, near.x, level), run.noise()
             noise = (1 - self.zeta) ** 0.5 * noise + self.zeta**0.5 * fresh
             x = model.mixed(near.x, noise, following)
         clean = model.clean(x, levels[-1])
-        record.step(partial(representation.decode, clean))
-        return representation.decode(clean)
+        run.step(clean)
+        return clean

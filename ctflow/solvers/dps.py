@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from typing import ClassVar
 
@@ -14,8 +13,8 @@ from ctflow.flows.ddpm import DDPM
 from ctflow.flows.prior import FlowPrior
 from ctflow.problem import InverseProblem
 from ctflow.reconstruction import Reconstruction
-from ctflow.representation import Representation
-from ctflow.solvers.solver import Callback, Recorder, must_be, need_generator, need_prior, white_noise
+from ctflow.solvers.prior_run import PriorRun
+from ctflow.solvers.solver import Callback, must_be
 from operators.noise import Generators
 
 
@@ -64,33 +63,12 @@ class DPS:
         callback: Callback | None = None,
     ) -> Reconstruction:
         """Reconstruct `problem` with `prior`; see `Solver`."""
-        prior, generator = need_prior(self, prior), need_generator(self, generator)
-        representation = prior.representation.fitted(problem)
-        with Recorder(
-            self,
-            total=self.steps * self.samples,
-            callback=callback,
-            generator=generator,
-            prior=prior,
-            representation=representation,
-        ) as record:
-            posed, model = problem.on(representation), DDPM(prior)
-            scale = 2 / posed.curvature()
-            runs: list[Tensor] = []
-            while len(runs) < self.samples and not record.stopped:
-                runs.append(self._run(posed, model, scale, generator, record, representation))
-            return record.finish_runs(runs)
+        with PriorRun(self, problem, prior, generator, callback, total=self.steps * self.samples) as run:
+            model, scale = DDPM(run.prior), 2 / run.problem.curvature()
+            return run.finish_samples(self.samples, lambda: self._sample(run, model, scale))
 
-    def _run(
-        self,
-        problem: InverseProblem,
-        model: DDPM,
-        scale: Tensor,
-        generator: Generators,
-        record: Recorder,
-        representation: Representation,
-    ) -> Tensor:
-        x = white_noise(problem, generator)
+    def _sample(self, run: PriorRun, model: DDPM, scale: Tensor) -> Tensor:
+        problem, x = run.problem, run.noise()
         levels = [*model.levels(self.steps), None]
         for level, following in pairwise(levels):
             assert level is not None
@@ -105,8 +83,8 @@ class DPS:
                 x = clean
             else:
                 mean, std = model.ancestral(x, clean, level, following)
-                x = mean + std * white_noise(problem, generator)
+                x = mean + std * run.noise()
             x = x - self.step_size * gradient
-            if record.step(partial(representation.decode, clean), problem.fit_of_energy(energy.detach())):
-                return representation.decode(clean)
-        return representation.decode(x)
+            if run.step(clean, problem.fit_of_energy(energy.detach())):
+                return clean
+        return x

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from typing import ClassVar, Literal
 
@@ -14,8 +13,8 @@ from ctflow.flows.path import shifted_times
 from ctflow.flows.prior import FlowPrior
 from ctflow.problem import InverseProblem, Proximal
 from ctflow.reconstruction import Reconstruction
-from ctflow.representation import Representation
-from ctflow.solvers.solver import Callback, Recorder, must_be, need_generator, need_prior, white_noise
+from ctflow.solvers.prior_run import PriorRun
+from ctflow.solvers.solver import Callback, must_be
 from operators.noise import Generators
 
 
@@ -101,36 +100,17 @@ class FlowDPS:
         callback: Callback | None = None,
     ) -> Reconstruction:
         """Reconstruct `problem` with `prior`; see `Solver`."""
-        prior, generator = need_prior(self, prior, latent=True), need_generator(self, generator)
-        representation = prior.representation.fitted(problem)
-        with Recorder(
-            self,
-            total=self.steps * self.samples,
-            callback=callback,
-            generator=generator,
-            prior=prior,
-            representation=representation,
-        ) as record:
-            posed = problem.through(representation)
-            curvature = posed.curvature() if self.data_step == "gradient" else None
-            runs: list[Tensor] = []
-            while len(runs) < self.samples and not record.stopped:
-                runs.append(self._run(posed, prior, generator, curvature, record, representation))
-            return record.finish_runs(runs)
+        with PriorRun(
+            self, problem, prior, generator, callback, total=self.steps * self.samples, latent=True
+        ) as run:
+            curvature = run.problem.curvature() if self.data_step == "gradient" else None
+            return run.finish_samples(self.samples, lambda: self._sample(run, curvature))
 
-    def _run(
-        self,
-        problem: InverseProblem,
-        prior: FlowPrior,
-        generator: Generators,
-        curvature: Tensor | None,
-        record: Recorder,
-        representation: Representation,
-    ) -> Tensor:
-        path, times = prior.path, shifted_times(self.steps, self.shift)
-        x = white_noise(problem, generator)
+    def _sample(self, run: PriorRun, curvature: Tensor | None) -> Tensor:
+        problem, prior, path = run.problem, run.prior, run.prior.path
+        x = run.noise()
         near: Proximal | None = None
-        for t, following in pairwise(times):
+        for t, following in pairwise(shifted_times(self.steps, self.shift)):
             velocity = prior.velocity(x, t)
             clean, noise = path.destination(x, velocity, t), path.source(x, velocity, t)
             if curvature is None:
@@ -148,14 +128,13 @@ class FlowDPS:
                 consistent, fit = self._descend(problem, clean, curvature)
             if self.blend:
                 consistent = t * clean + (1 - t) * consistent
-            if record.step(partial(representation.decode, consistent), fit, near):
+            if run.step(consistent, fit, near):
                 break
             if following < 1:
                 eta = following if self.renoise is None else self.renoise
-                fresh = white_noise(problem, generator)
-                noise = (1 - eta) ** 0.5 * noise + eta**0.5 * fresh
+                noise = (1 - eta) ** 0.5 * noise + eta**0.5 * run.noise()
                 x = path.interpolate(noise, consistent, following)
-        return representation.decode(consistent)
+        return consistent
 
     def _descend(self, problem: InverseProblem, x: Tensor, curvature: Tensor) -> tuple[Tensor, Tensor]:
         """Steps along the gradient of |A^T W (A x - y)| / curvature, and the data fit before them."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 
 import torch
@@ -13,9 +12,9 @@ from ctflow.flows.path import shifted_times
 from ctflow.flows.prior import FlowPrior
 from ctflow.problem import InverseProblem
 from ctflow.reconstruction import Reconstruction
-from ctflow.representation import Representation
+from ctflow.solvers.prior_run import PriorRun
 from ctflow.solvers.slice_coupling import SliceCoupling
-from ctflow.solvers.solver import Callback, Recorder, must_be, need_generator, need_prior, white_noise
+from ctflow.solvers.solver import Callback, must_be
 from operators.noise import Generators
 
 
@@ -31,10 +30,6 @@ class Flower:
     ----------
     steps
         N in the paper, 100 for every task there.
-    shift
-        Of the times, see `shifted_times`; they are even in the paper. What no measurement tells is left to
-        the steps near the data, of which 0.2 has more: better by 1 dB and more for limited angles, worse
-        by half of one where views are many.
     sample
         gamma in the paper: draw the refinement from the Gaussian around its mean, for posterior
         samples, instead of taking the mean. With a prior of unit covariance and the linear path the
@@ -52,16 +47,20 @@ class Flower:
         Of the conjugate gradients in the refinement. The paper runs 50 to a tolerance of 1e-5, from
         zero; what 1e-2 from the step before leaves undone is far below the noise, for a fraction of the
         operator calls.
+    shift
+        Of the times, see `shifted_times`; they are even in the paper. What no measurement tells is left to
+        the steps near the data, of which 0.2 has more: better by 1 dB and more for limited angles, worse
+        by half of one where views are many.
     """
 
     steps: int = 100
-    shift: float = 1.0
     sample: bool = False
     samples: int = 1
     coupling: float = 0.0
     coupling_steps: int = 1
     max_iterations: int = 50
     tolerance: float = 1e-2
+    shift: float = 1.0
 
     def __post_init__(self) -> None:
         """Refuse settings that make no sense."""
@@ -87,42 +86,26 @@ class Flower:
         callback: Callback | None = None,
     ) -> Reconstruction:
         """Reconstruct `problem` with `prior`; see `Solver`."""
-        prior, generator = need_prior(self, prior), need_generator(self, generator)
-        representation = prior.representation.fitted(problem)
-        with Recorder(
-            self,
-            total=self.steps * self.samples,
-            callback=callback,
-            generator=generator,
-            prior=prior,
-            representation=representation,
-        ) as record:
-            posed = problem.on(representation)
-            runs: list[Tensor] = []
-            while len(runs) < self.samples and not record.stopped:
-                runs.append(self._run(posed, prior, generator, record, representation))
-            return record.finish_runs(runs)
+        with PriorRun(self, problem, prior, generator, callback, total=self.steps * self.samples) as run:
+            return run.finish_samples(self.samples, lambda: self._sample(run))
 
-    def _run(
-        self,
-        problem: InverseProblem,
-        prior: FlowPrior,
-        generator: Generators,
-        record: Recorder,
-        representation: Representation,
-    ) -> Tensor:
-        coupling = None
+    def _sample(self, run: PriorRun) -> Tensor:
+        problem, prior, coupling = run.problem, run.prior, None
         if self.coupling > 0:
-            coupling = SliceCoupling(problem, representation, self.coupling, self.coupling_steps)
+            coupling = SliceCoupling(problem, run.representation, self.coupling, self.coupling_steps)
         refine = problem.proximal if coupling is None else coupling.proximal
-        x = white_noise(problem, generator)
+        x = run.noise()
         start = None
         for t, following in pairwise(shifted_times(self.steps, self.shift)):
             destination = prior.destination(x, t)
             strength = prior.path.unit_posterior_variance(t, x)
             if self.sample:
                 refined = problem.proximal_sample(
-                    destination, strength, generator, max_iterations=self.max_iterations, rtol=self.tolerance
+                    destination,
+                    strength,
+                    run.generator,
+                    max_iterations=self.max_iterations,
+                    rtol=self.tolerance,
                 )
             else:
                 refined = refine(
@@ -130,9 +113,8 @@ class Flower:
                 )
                 # The next mean is near this one: a third of the iterations are left. Draws are not.
                 start = refined.x
-            estimate = partial(representation.decode, refined.x)
-            if record.step(estimate, refined.data_fit, refined):
+            if run.step(refined.x, refined.data_fit, refined):
                 break
             if following < 1:
-                x = prior.path.interpolate(white_noise(problem, generator), refined.x, following)
-        return representation.decode(refined.x)
+                x = prior.path.interpolate(run.noise(), refined.x, following)
+        return refined.x

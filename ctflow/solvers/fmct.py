@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar
 
 import torch
@@ -11,7 +10,8 @@ import torch
 from ctflow.flows.prior import FlowPrior
 from ctflow.problem import InverseProblem
 from ctflow.reconstruction import Reconstruction
-from ctflow.solvers.solver import Callback, Recorder, must_be, need_generator, need_prior, white_noise
+from ctflow.solvers.prior_run import PriorRun
+from ctflow.solvers.solver import Callback, must_be
 from operators.noise import Generators
 
 
@@ -82,27 +82,20 @@ class FMCT:
         callback: Callback | None = None,
     ) -> Reconstruction:
         """Reconstruct `problem` with `prior`; see `Solver`."""
-        prior, generator = need_prior(self, prior), need_generator(self, generator)
-        representation, path = prior.representation.fitted(problem), prior.path
-        with Recorder(
-            self,
-            total=self.steps,
-            callback=callback,
-            generator=generator,
-            prior=prior,
-            representation=representation,
-        ) as record:
-            posed = problem.on(representation)
-            fixed = None if self.damping is None else 1 / (self.damping * posed.per_sample(posed.curvature()))
-            x = white_noise(posed, generator)
+        with PriorRun(self, problem, prior, generator, callback, total=self.steps) as run:
+            problem, prior, path = run.problem, run.prior, run.prior.path
+            fixed = None
+            if self.damping is not None:
+                fixed = 1 / (self.damping * problem.per_sample(problem.curvature()))
+            x = run.noise()
             velocity = torch.zeros_like(x)
-            reused = torch.full(posed.batch_shape, self.longest, device=x.device)
+            reused = torch.full(problem.batch_shape, self.longest, device=x.device)
             calls, width = torch.zeros_like(reused), 1 / self.steps
             for k in range(self.steps):
                 t, following = k * width, (k + 1) * width
                 fresh = torch.ones_like(reused, dtype=torch.bool)
                 if self.reuse and 0 < k < self.steps - 1:
-                    grown = posed.data_fit(x + width * velocity) > self.growth * posed.data_fit(x)
+                    grown = problem.data_fit(x + width * velocity) > self.growth * problem.data_fit(x)
                     fresh = grown | (reused >= self.longest)
                 if bool(fresh.any()):
                     velocity[fresh] = prior.velocity(x[fresh], t)
@@ -112,10 +105,10 @@ class FMCT:
                 if self.clip is not None:
                     clean = clean.clamp(-self.clip, self.clip)
                 strength = path.unit_posterior_variance(t, x) if fixed is None else fixed
-                near = posed.proximal(clean, strength, max_iterations=self.iterations, rtol=self.tolerance)
+                near = problem.proximal(clean, strength, max_iterations=self.iterations, rtol=self.tolerance)
                 share, _, _, _ = path.at(following, x) if self.on_path else (1.0, 0, 0, 0)
                 x = x + width * velocity + share * (near.x - clean)
-                if record.step(partial(representation.decode, near.x), near.data_fit, near):
+                if run.step(near.x, near.data_fit, near):
                     break
             # Without clipping the last state is the last solve.
-            return record.finish(representation.decode(near.x), details={"network_calls": calls})
+            return run.finish(near.x, details={"network_calls": calls})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from functools import partial
 from typing import ClassVar, Literal
 
 import torch
@@ -13,10 +12,10 @@ from torch import Tensor
 from ctflow.flows.prior import FlowPrior
 from ctflow.problem import InverseProblem
 from ctflow.reconstruction import Reconstruction
-from ctflow.representation import Representation
 from ctflow.solvers.early_stopping import RunningVariance
 from ctflow.solvers.gaussian_shell import project, tangential
-from ctflow.solvers.solver import Callback, Recorder, must_be, need_generator, need_prior, white_noise
+from ctflow.solvers.prior_run import PriorRun
+from ctflow.solvers.solver import Callback, must_be
 from operators.noise import Generators
 
 # Of the start time's parametrisation, t_0 = sigmoid(steepness (q - 1/2)).
@@ -122,26 +121,16 @@ class FMPlug:
         callback: Callback | None = None,
     ) -> Reconstruction:
         """Reconstruct `problem` with `prior`; see `Solver`."""
-        prior, generator = need_prior(self, prior, latent=True), need_generator(self, generator)
-        representation = prior.representation.fitted(problem)
-        with Recorder(
-            self,
-            total=self.iterations,
-            callback=callback,
-            generator=generator,
-            prior=prior,
-            representation=representation,
-        ) as record:
-            posed = problem.through(representation)
-            event_dims = posed.event_dims
-            guides = self._guides(problem, representation, posed)
-            moments = self._moments(posed, prior, guides, generator) if self.calibrate else None
+        with PriorRun(self, problem, prior, generator, callback, total=self.iterations, latent=True) as run:
+            problem, prior, event_dims = run.problem, run.prior, run.problem.event_dims
+            guides = self._guides(run)
+            moments = self._moments(run, guides) if self.calibrate else None
             # The paper's loss, the mean of squares times 1000, of a problem of unit size.
-            scale = 2e3 / posed.curvature() / math.prod(posed.operator.range_shape)
+            scale = 2e3 / problem.curvature() / math.prod(problem.operator.range_shape)
             low, high = 1 - self.shell, 1 + self.shell
-            z = project(white_noise(posed, generator), event_dims, low, high)
-            q = torch.full(posed.batch_shape, self._first(), dtype=z.dtype, device=z.device)
-            shares = z.new_zeros((*posed.batch_shape, guides.shape[0]))
+            z = project(run.noise(), event_dims, low, high)
+            q = torch.full(problem.batch_shape, self._first(), dtype=z.dtype, device=z.device)
+            shares = z.new_zeros((*problem.batch_shape, guides.shape[0]))
             variables = [v.requires_grad_() for v in (z, q, shares)]
             optimiser = torch.optim.AdamW(
                 [
@@ -159,7 +148,7 @@ class FMPlug:
                     if moments is not None:
                         state = _calibrated(state, prior, start, moments, event_dims)
                     x = prior.integrate(state, start, 1.0, self.steps, "heun", checkpoint=self.checkpoint)
-                    energy = posed.weighted_energy(posed.residual(x))
+                    energy = problem.weighted_energy(problem.residual(x))
                     gradients = torch.autograd.grad((scale * energy).sum(), variables, materialize_grads=True)
                 for variable, gradient in zip(variables, gradients, strict=True):
                     variable.grad = gradient
@@ -170,43 +159,39 @@ class FMPlug:
                 z.copy_(project(z, event_dims, low, high))
                 x = x.detach()
                 active = stopping.update(x, event_dims)
-                stopped = record.step(partial(representation.decode, x), posed.fit_of_energy(energy.detach()))
+                stopped = run.step(x, problem.fit_of_energy(energy.detach()))
                 if stopped or not bool(active.any()):
                     break
             start = torch.sigmoid(_STEEPNESS * (q - 0.5)).detach()
-            return record.finish(representation.decode(stopping.best), details={"start": start})
+            return run.finish(stopping.best, details={"start": start})
 
     def _first(self) -> float:
         """The q that is `start`, or pure noise where there is no guide."""
         return -6.0 if self.guide == "none" else 0.5 + math.log(self.start / (1 - self.start)) / _STEEPNESS
 
-    def _guides(
-        self, problem: InverseProblem, representation: Representation, posed: InverseProblem
-    ) -> Tensor:
+    def _guides(self, run: PriorRun) -> Tensor:
         """What guides are combined from, in network units, shape (count, *batch or none, *event)."""
         if self.guide == "none":
-            return posed.measurement.new_zeros(
-                (1, *posed.image_shape), dtype=posed.measurement.dtype.to_real()
-            )
+            like = run.problem.measurement
+            return like.new_zeros((1, *run.problem.image_shape), dtype=like.dtype.to_real())
         if self.examples is None:
-            return representation.encode(problem.initial())[None]
-        expected = problem.operator.domain_shape
+            return run.initial()[None]
+        given = run.given
+        expected = given.operator.domain_shape
         if tuple(self.examples.shape[1:]) != expected:
             raise ValueError(
                 f"fm-plug: examples: expected shape (count, {', '.join(map(str, expected))}), "
                 f"found {tuple(self.examples.shape)}"
             )
-        guides = representation.encode(self.examples.to(problem.measurement.device, problem.image_dtype))
-        return guides.reshape(len(guides), *(1,) * len(posed.batch_shape), *guides.shape[1:])
+        guides = run.representation.encode(self.examples.to(given.measurement.device, given.image_dtype))
+        return guides.reshape(len(guides), *(1,) * len(run.problem.batch_shape), *guides.shape[1:])
 
-    def _moments(
-        self, problem: InverseProblem, prior: FlowPrior, guides: Tensor, generator: Generators
-    ) -> tuple[Tensor, Tensor]:
+    def _moments(self, run: PriorRun, guides: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance of the prior's images, in network units, one for each sample or for all."""
         if self.guide == "examples":
             return guides.mean(), guides.var()
-        images = prior.integrate(white_noise(problem, generator), steps=20, method="heun")
-        dims = tuple(range(-problem.event_dims, 0))
+        images = run.prior.integrate(run.noise(), steps=20, method="heun")
+        dims = tuple(range(-run.problem.event_dims, 0))
         return images.mean(dims, keepdim=True), images.var(dims, keepdim=True)
 
 

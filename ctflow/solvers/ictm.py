@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar
 
 import torch
@@ -12,7 +11,8 @@ from torch import Tensor
 from ctflow.flows.prior import FlowPrior
 from ctflow.problem import InverseProblem
 from ctflow.reconstruction import Reconstruction
-from ctflow.solvers.solver import Callback, Recorder, must_be, need_generator, need_prior, white_noise
+from ctflow.solvers.prior_run import PriorRun
+from ctflow.solvers.solver import Callback, must_be
 from operators.noise import Generators
 
 
@@ -71,21 +71,14 @@ class ICTM:
         callback: Callback | None = None,
     ) -> Reconstruction:
         """Reconstruct `problem` with `prior`; see `Solver`."""
-        prior, generator = need_prior(self, prior), need_generator(self, generator)
-        representation, path = prior.representation.fitted(problem), prior.path
-        with Recorder(
-            self,
-            total=self.steps,
-            callback=callback,
-            generator=generator,
-            prior=prior,
-            representation=representation,
-        ) as record:
-            posed = problem.on(representation)
-            y = posed.measurement if posed.background is None else posed.measurement - posed.background
-            fixed = None if self.weight is None else 2 * self.weight / posed.curvature()
-            x = white_noise(posed, generator)
-            first = posed.operator(x)
+        with PriorRun(self, problem, prior, generator, callback, total=self.steps) as run:
+            problem, prior, path = run.problem, run.prior, run.prior.path
+            y = problem.measurement
+            if problem.background is not None:
+                y = y - problem.background
+            fixed = None if self.weight is None else 2 * self.weight / problem.curvature()
+            x = run.noise()
+            first = problem.operator(x)
             width = 1 / self.steps
             for k in range(self.steps):
                 t, following = k * width, (k + 1) * width
@@ -95,12 +88,12 @@ class ICTM:
                 x.requires_grad_()
                 optimiser = torch.optim.Adam([x], lr=self.learning_rate)
                 for _ in range(self.iterations):
-                    probe = white_noise(posed, generator).sign()
+                    probe = run.noise().sign()
                     with torch.enable_grad():
                         velocity = prior.velocity(x, t)
-                        moved = posed.operator(x + width * velocity) - target
+                        moved = problem.operator(x + width * velocity) - target
                         trace = (_vector_jacobian(velocity, x, probe) * probe).sum()
-                        value = (weight * posed.weighted_energy(moved)).sum() + width * trace
+                        value = (weight * problem.weighted_energy(moved)).sum() + width * trace
                     (gradient,) = torch.autograd.grad(value, x)
                     x.grad = gradient - path.score(x.detach(), velocity.detach(), t)
                     optimiser.step()
@@ -109,11 +102,11 @@ class ICTM:
                 # The last step's destination is where it goes.
                 clean = path.destination(x, velocity, t)
                 x = x + width * velocity
-                residual = posed.operator(clean) - y
-                fit = posed.weighted_rms(residual, posed.precision())
-                if record.step(partial(representation.decode, clean), fit):
-                    return record.finish(representation.decode(clean))
-            return record.finish(representation.decode(x))
+                residual = problem.operator(clean) - y
+                fit = problem.weighted_rms(residual, problem.precision())
+                if run.step(clean, fit):
+                    return run.finish(clean)
+            return run.finish(x)
 
 
 def _vector_jacobian(value: Tensor, point: Tensor, vector: Tensor) -> Tensor:

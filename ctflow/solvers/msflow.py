@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar, Literal
 
 import torch
@@ -16,7 +15,8 @@ from ctflow.quasi_newton import lbfgs
 from ctflow.reconstruction import Reconstruction
 from ctflow.solvers.gaussian_shell import Regulariser, penalty_gradient
 from ctflow.solvers.gaussian_shell import penalty as penalty_of
-from ctflow.solvers.solver import Callback, Recorder, must_be, need_generator, need_prior, white_noise
+from ctflow.solvers.prior_run import PriorRun
+from ctflow.solvers.solver import Callback, must_be
 from operators.noise import Generators
 
 # How much the weight answers to the data fit: ten percent too low, and it grows by a quarter.
@@ -150,47 +150,34 @@ class MSFlow:
         callback: Callback | None = None,
     ) -> Reconstruction:
         """Reconstruct `problem` with `prior`; see `Solver`."""
-        prior, generator = need_prior(self, prior, latent=True), need_generator(self, generator)
-        representation = prior.representation.fitted(problem)
-        with Recorder(
-            self,
-            total=self.sweeps,
-            callback=callback,
-            generator=generator,
-            prior=prior,
-            representation=representation,
-        ) as record:
-            posed = problem.through(representation)
-            states = self._start(
-                prior, representation.encode(problem.initial()), white_noise(posed, generator)
-            )
+        with PriorRun(self, problem, prior, generator, callback, total=self.sweeps, latent=True) as run:
+            problem, prior = run.problem, run.prior
+            states = self._start(prior, run.initial(), run.noise())
             minimise = self._sweep if self.jacobian == "free" else self._descend
             fixed = self.regularisation
-            weight = states.new_full(posed.batch_shape, 1.0 if fixed is None else fixed)
-            active = torch.ones(posed.batch_shape, dtype=torch.bool, device=states.device)
+            weight = states.new_full(problem.batch_shape, 1.0 if fixed is None else fixed)
+            active = torch.ones(problem.batch_shape, dtype=torch.bool, device=states.device)
             unsettled = torch.zeros_like(active)
-            defects = [torch.zeros(posed.batch_shape, dtype=states.dtype, device=states.device)]
+            defects = [torch.zeros(problem.batch_shape, dtype=states.dtype, device=states.device)]
             for stage in range(-(-self.sweeps // self.every)):
                 penalty = self.penalty * self.growth**stage
                 count = min(self.every, self.sweeps - stage * self.every)
-                for moved, fit, defect, near in minimise(posed, prior, states, penalty, weight, count):
-                    states = torch.where(posed.per_sample(active), moved, states)
+                for moved, fit, defect, near in minimise(problem, prior, states, penalty, weight, count):
+                    states = torch.where(problem.per_sample(active), moved, states)
                     if fixed is None:
                         # Of the whole step, since the states lag behind it by the relaxation.
-                        fit_now = posed.data_fit(states[-1] if near is None else near.x)
+                        fit_now = problem.data_fit(states[-1] if near is None else near.x)
                         # In place: the sweeps go on with it.
                         weight *= fit_now.pow(-_EAGERNESS).clamp(0.5, 2)
                         unsettled = (fit_now - 1).abs() > _EXPLAINED
                     defects.append(defect)
-                    if record.step(partial(representation.decode, states[-1]), fit, near):
+                    if run.step(states[-1], fit, near):
                         break
                 active = active & ((defects[-1] > self.tolerance) | unsettled)
-                if record.stopped or not bool(active.any()):
+                if run.stopped or not bool(active.any()):
                     break
             x = states[-1] if self.output == "state" else self._rollout(prior, states[0])[-1]
-            return record.finish(
-                representation.decode(x), details={"defect": torch.stack(defects), "regularisation": weight}
-            )
+            return run.finish(x, details={"defect": torch.stack(defects), "regularisation": weight})
 
     def _start(self, prior: FlowPrior, first: Tensor, noise: Tensor) -> Tensor:
         """A trajectory without defects, shape (segments + 1, *batch, *event)."""

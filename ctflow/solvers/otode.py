@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar, Literal
 
 import torch
@@ -14,8 +13,8 @@ from ctflow.flows.path import AffinePath
 from ctflow.flows.prior import FlowPrior
 from ctflow.problem import InverseProblem, Proximal
 from ctflow.reconstruction import Reconstruction
-from ctflow.representation import Representation
-from ctflow.solvers.solver import Callback, Recorder, must_be, need_generator, need_prior, white_noise
+from ctflow.solvers.prior_run import PriorRun
+from ctflow.solvers.solver import Callback, must_be
 from operators.noise import Generators
 from operators.normal_equations import conjugate_gradients
 
@@ -88,34 +87,14 @@ class OTODE:
         callback: Callback | None = None,
     ) -> Reconstruction:
         """Reconstruct `problem` with `prior`; see `Solver`."""
-        prior, generator = need_prior(self, prior), need_generator(self, generator)
-        representation = prior.representation.fitted(problem)
         count = max(round((1 - self.start) * self.steps), 1)
-        with Recorder(
-            self,
-            total=count * self.samples,
-            callback=callback,
-            generator=generator,
-            prior=prior,
-            representation=representation,
-        ) as record:
-            posed, first = problem.on(representation), representation.encode(problem.initial())
-            runs: list[Tensor] = []
-            while len(runs) < self.samples and not record.stopped:
-                x = prior.path.interpolate(white_noise(posed, generator), first, self.start)
-                runs.append(self._run(posed, prior, x, count, record, representation))
-            return record.finish_runs(runs)
+        with PriorRun(self, problem, prior, generator, callback, total=count * self.samples) as run:
+            first = run.initial()
+            return run.finish_samples(self.samples, lambda: self._sample(run, first, count))
 
-    def _run(
-        self,
-        problem: InverseProblem,
-        prior: FlowPrior,
-        x: Tensor,
-        count: int,
-        record: Recorder,
-        representation: Representation,
-    ) -> Tensor:
-        width = (1 - self.start) / count
+    def _sample(self, run: PriorRun, first: Tensor, count: int) -> Tensor:
+        prior, width = run.prior, (1 - self.start) / count
+        x = prior.path.interpolate(run.noise(), first, self.start)
         for k in range(count):
             t = self.start + k * width
             with torch.enable_grad():
@@ -123,13 +102,12 @@ class OTODE:
                 velocity = prior.velocity(point, t)
                 destination = prior.path.destination(point, velocity, t)
             transposed = _transposed(destination, point, retain=self.covariance == "network")
-            seen, fit, near = self._likelihood(problem, prior.path, destination.detach(), transposed, t)
+            seen, fit, near = self._likelihood(run.problem, prior.path, destination.detach(), transposed, t)
             guidance = self._factor(prior.path, t, x) * transposed(seen)
             x = x + width * (velocity.detach() + guidance)
-            stopped = record.step(partial(representation.decode, destination.detach()), fit, near)
-            if stopped:
-                return representation.decode(destination.detach())
-        return representation.decode(x)
+            if run.step(destination.detach(), fit, near):
+                return destination.detach()
+        return x
 
     def _likelihood(
         self,

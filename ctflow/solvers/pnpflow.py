@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar, Literal
 
 import torch
@@ -12,7 +11,8 @@ from torch import Tensor
 from ctflow.flows.prior import FlowPrior
 from ctflow.problem import InverseProblem, Proximal
 from ctflow.reconstruction import Reconstruction
-from ctflow.solvers.solver import Callback, Recorder, must_be, need_generator, need_prior, white_noise
+from ctflow.solvers.prior_run import PriorRun
+from ctflow.solvers.solver import Callback, must_be
 from operators.noise import Generators
 
 
@@ -76,28 +76,19 @@ class PnPFlow:
         callback: Callback | None = None,
     ) -> Reconstruction:
         """Reconstruct `problem` with `prior`; see `Solver`."""
-        prior, generator = need_prior(self, prior), need_generator(self, generator)
-        representation = prior.representation.fitted(problem)
-        with Recorder(
-            self,
-            total=self.steps,
-            callback=callback,
-            generator=generator,
-            prior=prior,
-            representation=representation,
-        ) as record:
-            posed = problem.on(representation)
-            weights, unit_step = posed.precision(), None
+        with PriorRun(self, problem, prior, generator, callback, total=self.steps) as run:
+            problem, prior = run.problem, run.prior
+            weights, unit_step = problem.precision(), None
             if self.data_step == "gradient":
-                unit_step = 1 / posed.per_sample(posed.curvature())
+                unit_step = 1 / problem.per_sample(problem.curvature())
             near: Proximal | None = None
             start: Tensor | None = None
             # At t = 0 the path is noise alone, whatever the start.
-            x = posed.measurement.new_zeros(posed.image_shape, dtype=posed.image_dtype)
+            x = problem.measurement.new_zeros(problem.image_shape, dtype=problem.image_dtype)
             for k in range(self.steps):
                 t = k / self.steps
                 if unit_step is None:
-                    near = posed.proximal(
+                    near = problem.proximal(
                         x,
                         prior.path.unit_posterior_variance(t, x),
                         start,
@@ -107,14 +98,14 @@ class PnPFlow:
                     z = start = near.x
                     fit = near.data_fit
                 else:
-                    residual = posed.residual(x)
+                    residual = problem.residual(x)
                     step_size = (1 - t) ** self.decay * unit_step
-                    z = x - step_size * posed.operator.adjoint(weights * residual)
-                    fit = posed.weighted_rms(residual, weights)
+                    z = x - step_size * problem.operator.adjoint(weights * residual)
+                    fit = problem.weighted_rms(residual, weights)
                 x = torch.zeros_like(z)
                 for _ in range(self.draws):
-                    noisy = prior.path.interpolate(white_noise(posed, generator), z, t)
+                    noisy = prior.path.interpolate(run.noise(), z, t)
                     x += prior.destination(noisy, t) / self.draws
-                if record.step(partial(representation.decode, x), fit, near):
+                if run.step(x, fit, near):
                     break
-            return record.finish(representation.decode(x))
+            return run.finish(x)

@@ -6,7 +6,7 @@ import dataclasses
 import time
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -131,13 +131,6 @@ class Recorder:
             details={**inner, **(details or {})},
             **results,
         )
-
-    def finish_runs(self, runs: Sequence[Tensor], **results: Any) -> Reconstruction:
-        """The reconstruction of independent runs: the image of one; of several samples, mean and spread."""
-        if len(runs) == 1:
-            return self.finish(runs[0], **results)
-        samples = torch.stack(list(runs)).detach()
-        return self.finish(samples.mean(0), samples=samples, std=samples.std(0), **results)
 
 
 def settings_of(solver: Any) -> dict[str, Any]:
