@@ -102,7 +102,10 @@ NoiseStd = Annotated[float | None, typer.Option(help="Of k-space, of a complex s
 Samples = Annotated[
     int | None, typer.Option(help="Draws of each slice: stores mean, standard deviation and samples.")
 ]
-Prior = Annotated[str | None, typer.Option(help="A bundled prior's name, such as ct-small, or a path.")]
+Prior = Annotated[
+    str | None,
+    typer.Option(help="A bundled prior's name, such as ct-small, a path, or your own, module:function."),
+]
 Slices = Annotated[str | None, typer.Option(help="a:b, or one number; all unless given.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, or auto (default).")]
 Seed = Annotated[int | None, typer.Option(help="Of the randomness; 0 unless given.")]

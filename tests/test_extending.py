@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from ctflow import FlowPrior, InverseProblem, make_solver
+from ctflow import FlowPrior, InverseProblem, load_prior, make_solver, save_prior
 from ctflow.cli import main
 from ctflow.io.results import read_result
 from ctflow.solvers import CGLS, FBP
@@ -35,7 +35,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     write_dxchange(tmp_path / "scan.h5", noise=True)
     write_prior(tmp_path)
     yield tmp_path
-    sys.modules.pop("annealed", None)
+    for name in ("annealed", "my_priors"):
+        sys.modules.pop(name, None)
 
 
 def run(*words: str) -> int:
@@ -71,10 +72,10 @@ def test_a_job_of_it_goes_on_only_while_the_file_is_the_same(
 @pytest.mark.parametrize(
     ("place", "reason"),
     [
-        ("missing:Own", "expected a module 'missing', found none"),
-        ("annealed:Absent", "expected a dataclass 'Absent' with a method __call__"),
-        ("annealed:torch", "expected a dataclass 'torch' with a method __call__"),
-        ("ctflow.solvers.solver:Step", "expected a dataclass 'Step' with a method __call__"),
+        ("missing:Own", "missing:Own: expected a module 'missing', found none"),
+        ("annealed:Absent", "expected a dataclass of settings with a method __call__"),
+        ("annealed:torch", "expected a dataclass of settings with a method __call__"),
+        ("ctflow.solvers.solver:Step", "expected a dataclass of settings with a method __call__"),
     ],
 )
 def test_what_is_no_solver_is_said(folder: Path, place: str, reason: str) -> None:
@@ -91,6 +92,27 @@ def test_a_module_that_lacks_something_says_what(folder: Path) -> None:
 def test_settings_of_an_own_solver_are_checked(folder: Path) -> None:
     with pytest.raises(ValueError, match="annealed: no setting 'step'; did you mean 'steps'"):
         make_solver(PLACE, {"step": 3})
+
+
+def test_a_job_knows_the_weights_of_an_own_prior(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "my_priors.py").write_text(
+        "import ctflow\n\n\ndef lungs():\n    return ctflow.load_prior('tiny')\n"
+    )
+    words = ("reconstruct", "scan.h5", "-o", "r.h5", "--slices", "0", "--set", "steps=1")
+    assert run(*words, "--prior", "my_priors:lungs") == 0
+    own = read_result("r.h5")
+    assert run(*words[:3], "ours.h5", *words[4:], "--prior", "tiny") == 0
+    assert torch.equal(own.images, read_result("ours.h5").images)
+    assert run(*words, "--prior", "my_priors:lungs") == 0
+    assert "there already" in capsys.readouterr().out
+    prior = load_prior("tiny")
+    with torch.no_grad():
+        next(prior.parameters()).add_(0.1)
+    save_prior(prior, "tiny")
+    assert run(*words, "--prior", "my_priors:lungs") == 2
+    assert "made with other settings" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="expected a function that gives a FlowPrior"):
+        load_prior("annealed:dataclass")
 
 
 def test_the_prior_is_one() -> None:

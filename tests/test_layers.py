@@ -13,6 +13,7 @@ LAYERS = (
     ("operators",),
     (
         "ctflow",
+        "ctflow.place",
         "ctflow.representation",
         "ctflow.latent_representation",
         "ctflow.newton",
@@ -48,7 +49,6 @@ SHARED = {
         "early_stopping",
         "gaussian_shell",
         "noise_gain",
-        "own",
         "prior_run",
         "quadratic",
         "slice_coupling",

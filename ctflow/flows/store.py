@@ -15,6 +15,7 @@ from ctflow.flows.latent import latent_prior_files, load_latent_prior
 from ctflow.flows.network import NetworkSettings, VelocityNetwork
 from ctflow.flows.path import AffinePath
 from ctflow.flows.prior import FlowPrior
+from ctflow.place import file_of, found_at, is_place
 from ctflow.representation import Representation
 
 FORMAT = "ctflow-prior"
@@ -76,9 +77,10 @@ def load_prior(name: str | Path, *, precision: str = "float32") -> FlowPrior:
     ----------
     name
         Such as "ct-small", a path as given to `save_prior`, or the folder of a diffusers pipeline, which
-        becomes a latent prior; see `load_latent_prior`.
+        becomes a latent prior; see `load_latent_prior`. Or the place of a function of your own that takes
+        nothing and gives a `FlowPrior`, such as "my_priors:lungs".
     precision
-        "bfloat16" runs the network's convolutions in that precision.
+        "bfloat16" runs the network's convolutions in that precision; not those of your own.
 
     Raises
     ------
@@ -88,6 +90,8 @@ def load_prior(name: str | Path, *, precision: str = "float32") -> FlowPrior:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    if is_place(name):
+        return _own_prior(str(name))
     if (Path(name) / "model_index.json").is_file():
         return load_latent_prior(name, precision=precision)
     path = _find(name)
@@ -122,6 +126,16 @@ def load_prior(name: str | Path, *, precision: str = "float32") -> FlowPrior:
         name=settings.get("name", path.name),
     )
     return prior.eval().requires_grad_(False)
+
+
+def _own_prior(place: str) -> FlowPrior:
+    made = found_at(place)
+    prior = made() if callable(made) else made
+    if not isinstance(prior, FlowPrior):
+        what = "a function that gives a FlowPrior"
+        raise ValueError(f"{place}: expected {what} in {file_of(place)}, found {made!r}")
+    prior.name = prior.name or place
+    return prior
 
 
 def prior_files(name: str | Path) -> tuple[Path, ...]:

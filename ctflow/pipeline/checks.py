@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +10,12 @@ from pathlib import Path
 import torch
 
 from ctflow.io.atomic import check_writable
-from ctflow.io.results import files_sha256
+from ctflow.io.results import file_sha256, files_sha256
 from ctflow.io.scan import open_scan
 from ctflow.pipeline.block_size import slices_at_once
 from ctflow.pipeline.job import Job, chosen_slices
 from ctflow.pipeline.targets import Target
+from ctflow.place import file_of, is_place
 
 
 @dataclass(frozen=True)
@@ -130,12 +132,22 @@ def _check_outputs(job: Job, targets: list[Target], dry_run: bool) -> None:
 
 
 def _prior_sha256(job: Job, modality: str, needed: bool) -> str | None:
-    """Of the prior's files; one that is needed is loaded once, so that a damaged one is found now."""
+    """Of the prior's files; one that is needed is loaded once, so that a damaged one is found now.
+
+    Of a user's own prior, of the file that makes it and of its weights, wherever they are from.
+    """
     name = job.prior_name(modality)
     if name is None:
         return None
     from ctflow.flows.store import load_prior, prior_files
 
+    if is_place(name):
+        digest, weights = hashlib.sha256(), load_prior(name).state_dict()
+        digest.update(file_sha256(file_of(name)).encode())
+        for key, tensor in weights.items():
+            values = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+            digest.update(key.encode() + values.numpy().tobytes())
+        return digest.hexdigest()
     if needed:
         load_prior(name, precision=job.precision)
     return files_sha256(prior_files(name))

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ctflow import __version__
 from ctflow.pipeline.files import listing
+from ctflow.place import is_place
 
 if TYPE_CHECKING:
     from ctflow.pipeline.job import Job
@@ -100,6 +101,9 @@ def keep_receipt(request: str | None, job: Job, outcomes: Sequence[Outcome]) -> 
             files |= {outcome.output, outcome.picture, *outcome.sources}
         for modality in DEFAULT_PRIORS:
             name = job.prior_name(modality)
+            if is_place(name):
+                # Where its weights are from is its own affair.
+                return
             files |= set() if name is None else set(prior_files(name))
         own = solver_file(job.solver)
         files |= set() if own is None else {own}

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
+from ctflow.place import file_of, found_at, is_place
 from ctflow.solvers.cg_sense import CGSENSE
 from ctflow.solvers.combine import GRAPPA, RSS, ZeroFilled
 from ctflow.solvers.dds import DDS
@@ -22,7 +24,6 @@ from ctflow.solvers.ictm import ICTM
 from ctflow.solvers.least_squares import CGLS, SIRT
 from ctflow.solvers.msflow import MSFlow
 from ctflow.solvers.otode import OTODE
-from ctflow.solvers.own import own_file, own_solver
 from ctflow.solvers.pnpflow import PnPFlow
 from ctflow.solvers.prior_run import PriorRun
 from ctflow.solvers.solver import Callback, Recorder, Solver, Step, configure, nearest, solver_name
@@ -100,10 +101,15 @@ def make_solver(name: str, settings: Mapping[str, Any] | None = None) -> Solver:
 def solver_class(name: str) -> type:
     """One of `SOLVERS`, or a class of a user's module by its place, such as "annealed:Annealed".
 
-    ValueError names the nearest for an unknown one.
+    ValueError names the nearest for an unknown one, or what is wrong with what is found there.
     """
-    if ":" in name:
-        return own_solver(name)
+    if is_place(name):
+        found = found_at(name)
+        called = any("__call__" in vars(base) for base in getattr(found, "__mro__", ()))
+        if not (isinstance(found, type) and is_dataclass(found) and called):
+            what = "a dataclass of settings with a method __call__"
+            raise ValueError(f"{name}: expected {what} in {file_of(name)}, found {found!r}")
+        return found
     if name not in SOLVERS:
         raise ValueError(f"no solver {name!r}; {nearest(name, SOLVERS)}")
     return SOLVERS[name]
@@ -111,4 +117,7 @@ def solver_class(name: str) -> type:
 
 def solver_file(name: str) -> Path | None:
     """The file of a user's solver; None for those of `SOLVERS`, which are of one version with ctflow."""
-    return own_file(solver_class(name)) if ":" in name else None
+    if not is_place(name):
+        return None
+    solver_class(name)
+    return file_of(name)
