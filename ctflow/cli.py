@@ -38,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command and exit; errors are one line."""
     # Torch's idle threads would spin, and take the cores from the threads of the projectors.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    _open_streams()
     command = typer.main.get_command(app)
     try:
         given = None if arguments is None else list(arguments)
@@ -59,6 +60,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if code == _INTERRUPTED:  # typer returns it for an interrupt that it sees first
         typer.echo("interrupted", err=True)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _open_streams() -> None:
+    """Put the null device where a process was started without standard streams, as by some schedulers.
+
+    Files would take their numbers, and be written to by whatever writes to them.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            os.set_inheritable(null := os.open(os.devnull, os.O_RDWR), True)
+            setattr(sys, name, os.fdopen(null, "w" if number else "r"))
 
 
 @app.callback(invoke_without_command=True)
@@ -220,7 +232,7 @@ def reconstruct(
     merged = merged_settings(config, given)
 
     # Before anything that imports torch, which would take longer than all else for a job that is finished.
-    from ctflow.pipeline.receipt import finished_before, keep_receipt, request_of
+    from ctflow.pipeline.receipt import finished_before, keep_receipt, request_of, states_beside
 
     request = None if dry_run else request_of(merged)
     if (known := finished_before(request)) is not None:
@@ -246,6 +258,7 @@ def reconstruct(
     from ctflow.pipeline.running import run
     from ctflow.progress import shown
 
+    beside = states_beside(job)
     with interruptions() as stop, shown() as progress:
         outcomes = run(job, progress, lambda: bool(stop))
     for outcome in outcomes:
@@ -258,18 +271,18 @@ def reconstruct(
         typer.echo(f"failed slices again: {shlex.join(['ctflow', *again, '--retry-failed'])}", err=True)
     if any(outcome.failed or outcome.unfinished for outcome in outcomes):
         raise typer.Exit(1)
-    keep_receipt(request, job, outcomes)
+    keep_receipt(request, beside, outcomes)
 
 
 def _say(outcome: Outcome) -> None:
     """What became of one file."""
     for index, reason in outcome.failed.items():
-        typer.echo(f"{outcome.file}: slice {index} failed: {printable(reason)}", err=True)
+        typer.echo(printable(f"{outcome.file}: slice {index} failed: {reason}"), err=True)
     if outcome.unfinished is not None and outcome.slices == 0:
-        typer.echo(f"{outcome.file}: left out: {printable(outcome.unfinished)}", err=True)
+        typer.echo(printable(f"{outcome.file}: left out: {outcome.unfinished}"), err=True)
     elif outcome.unfinished is not None:
         there = f"{outcome.computed} of {_counted(outcome.slices, 'slice')} computed now"
-        typer.echo(f"{outcome.file}: not finished, {there}: {printable(outcome.unfinished)}", err=True)
+        typer.echo(printable(f"{outcome.file}: not finished, {there}: {outcome.unfinished}"), err=True)
     if outcome.output is not None:
         done = outcome.slices - len(outcome.failed)
         how = f"in {outcome.seconds:.1f} s" if outcome.computed else "there already"
@@ -277,8 +290,8 @@ def _say(outcome: Outcome) -> None:
 
 
 def _say_made(output: Path, picture: Path | None, slices: int, how: str) -> None:
-    typer.echo(f"{output}: {_counted(slices, 'slice')} {how}")
-    typer.echo(f"{picture}")
+    typer.echo(printable(f"{output}: {_counted(slices, 'slice')} {how}"))
+    typer.echo(printable(f"{picture}"))
 
 
 @app.command()
@@ -305,10 +318,8 @@ def status(
         typer.echo(json.dumps(lines, indent=2))
         return
     for one in found:
-        typer.echo(
-            f"{one.output}: {one.state}, {one.done} of {_counted(one.slices, 'slice')} done, "
-            f"{len(one.failed)} failed, {one.remaining} remaining"
-        )
+        counts = f"{one.done} of {_counted(one.slices, 'slice')} done, {len(one.failed)} failed"
+        typer.echo(printable(f"{one.output}: {one.state}, {counts}, {one.remaining} remaining"))
         for index, reason in one.failed.items():
             typer.echo(f"  slice {index}: {printable(reason)}")
 

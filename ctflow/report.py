@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ctflow.io.errors import printable
 from ctflow.metrics import psnr, ssim
 
 if TYPE_CHECKING:
@@ -173,7 +174,7 @@ def _panels(count: int, shape: Sequence[int], title: str) -> tuple[Figure, list[
     figure = Figure(figsize=(_PANEL * columns + 0.9, height), dpi=_DPI, layout="constrained")
     FigureCanvasAgg(figure)
     if title:
-        figure.suptitle(title, fontsize=11, parse_math=False)
+        figure.suptitle(printable(title), fontsize=11, parse_math=False)
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for spare in axes[count:]:
         spare.remove()

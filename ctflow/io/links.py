@@ -7,7 +7,7 @@ folder, too, and takes zeros for what it does not find.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -24,6 +24,7 @@ _MOST_LINKS = 16
 _MOST_SOURCES = 100_000
 _HINT = "open_scan(..., allow_external_links=True) reads it nevertheless"
 _allowed: ContextVar[bool] = ContextVar("external links allowed", default=False)
+_seen: ContextVar[set[Path] | None] = ContextVar("files that links led to", default=None)
 
 
 @contextmanager
@@ -34,6 +35,22 @@ def external_links_allowed(allowed: bool = True) -> Iterator[None]:
         yield
     finally:
         _allowed.reset(before)
+
+
+@contextmanager
+def linked_files() -> Iterator[set[Path]]:
+    """The other files that links and data led to in this context, absolute."""
+    seen = set[Path]()
+    before = _seen.set(seen)
+    try:
+        yield seen
+    finally:
+        _seen.reset(before)
+
+
+def _note(places: Iterable[Path]) -> None:
+    if (seen := _seen.get()) is not None:
+        seen.update(places)
 
 
 def follow(file: h5py.File, name: str) -> h5py.Group | h5py.Dataset | None:
@@ -94,7 +111,9 @@ class _Walk:
             there = isinstance(self.follow(file, path, links - 1), h5py.Dataset)
         else:
             place = self.place(file, name, "data stored in another file")
-            there = _has_dataset(self, place, place.stat().st_mtime_ns, path, links - 1, _allowed.get())
+            asked = (self, place, place.stat().st_mtime_ns, path, links - 1, _allowed.get())
+            there, beyond = _has_dataset(*asked)
+            _note(beyond)
         if not there:
             raise self.error(f"data from {name}, which has no dataset {path}", "data that are there")
 
@@ -118,16 +137,23 @@ class _Walk:
             raise ScanError(self.opened, self.asked, found=f"{what}, {name}", expected=expected, hint=_HINT)
         if not place.is_file():
             raise self.error(f"{what}, {name}, which is not there", "data that are there")
+        _note((place.resolve(),))
 
     def error(self, found: str, expected: str) -> ScanError:
         return ScanError(self.opened, self.asked, found=found, expected=expected)
 
 
 @lru_cache(maxsize=_MOST_SOURCES)
-def _has_dataset(walk: _Walk, place: Path, changed: int, path: str, links: int, allowed: bool) -> bool:
-    """Whether a file that a virtual dataset names has that dataset; asked once for a version of the file."""
-    with walk.other(place) as file:
-        return isinstance(walk.follow(file, path, links), h5py.Dataset)
+def _has_dataset(
+    walk: _Walk, place: Path, changed: int, path: str, links: int, allowed: bool
+) -> tuple[bool, frozenset[Path]]:
+    """Whether a file that a virtual dataset names has that dataset, and the files that it leads on to.
+
+    Asked once for a version of the file.
+    """
+    with linked_files() as beyond, walk.other(place) as file:
+        there = isinstance(walk.follow(file, path, links), h5py.Dataset)
+    return there, frozenset(beyond)
 
 
 def _folder(file: h5py.File) -> Path:

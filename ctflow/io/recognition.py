@@ -13,7 +13,7 @@ import h5py
 from ctflow.io.cfl import cfl_header
 from ctflow.io.dicom import is_dicom
 from ctflow.io.errors import ScanError
-from ctflow.io.fields import opened
+from ctflow.io.fields import opened, text
 from ctflow.io.kspace_recording import KspaceRecording
 from ctflow.io.matlab import is_matlab, variables
 from ctflow.io.recording import Recording
@@ -81,6 +81,9 @@ def _format_of(path: Path) -> ModuleType:
         expected = "an HDF5, MATLAB or BART file, or a folder of DICOM or TIFF files"
         raise ScanError(path, "file", found=found, expected=expected)
     with opened(path) as file:
+        if text(file.attrs.get("format")) == "ctflow-reconstruction":
+            found = "a reconstruction that ctflow wrote"
+            raise ScanError(path, "format", found=found, expected="a measured file")
         return _first(_IN_HDF5, path, file, f"a file that contains {', '.join(file) or 'nothing'}")
 
 

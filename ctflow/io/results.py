@@ -241,7 +241,10 @@ def _compressed(image: NDArray[Any]) -> bytes:
 
 
 def _as_attribute(value: Any) -> Any:
-    return value if isinstance(value, str | int | float) else json.dumps(value)
+    if isinstance(value, str):
+        # A name in another encoding than the system's, which HDF5 has no text for.
+        return value.encode("utf-8", "backslashreplace").decode()
+    return value if isinstance(value, int | float) else json.dumps(value)
 
 
 def _as_value(stored: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, overload
@@ -18,6 +18,7 @@ from ctflow.io.description import describe
 from ctflow.io.errors import ScanError
 from ctflow.io.geometries import spread_views
 from ctflow.io.kspace_recording import KspaceRecording
+from ctflow.io.links import linked_files
 from ctflow.io.mr_scan import KspaceReading, MRScan, open_kspace
 from ctflow.io.reading import guarded, reading_files
 from ctflow.io.rebinned import RebinnedScan
@@ -106,8 +107,10 @@ def open_scan(
             raise ScanError(path, name, found=value, expected="a positive number")
     if angles_unit not in (None, "degrees", "radians"):
         raise ScanError(path, "angles_unit", found=repr(angles_unit), expected="'degrees' or 'radians'")
-    with reading_files(allow_external_links):
+    with reading_files(allow_external_links), linked_files() as linked:
         recording = recording_of(path, angles_unit=angles_unit, photons=photons, mode=mode)
+    if others := linked - {path.resolve()}:
+        recording = replace(recording, files=(*(recording.files or (path,)), *sorted(others)))
     recording = guarded(recording, allow_external_links)
     of_kspace = {"coil_maps": coil_maps, "coils": coils, "undersample": undersample, "noise_std": noise_std}
     if isinstance(recording, KspaceRecording):

@@ -122,13 +122,14 @@ def _check_outputs(job: Job, targets: list[Target], dry_run: bool) -> None:
             job.output.mkdir(exist_ok=True)
         except OSError as error:
             raise ValueError(f"output: cannot make the folder {job.output}: {error.strerror}") from error
-    for output in outputs:
+    for target, output in zip(targets, outputs, strict=True):
+        sources = (*job.files, *target.scan.files)
         if output.suffix == ".png":
             raise ValueError(f"output: expected an HDF5 file such as recon.h5, found {output}")
         # Whether an output that is there may be replaced turns out when its turn comes: it may be this job's.
-        check_writable(output, overwrite=True, sources=job.files)
+        check_writable(output, overwrite=True, sources=sources)
         picture = output.with_suffix(".png")
-        check_writable(picture, job.overwrite or output.exists(), sources=job.files)
+        check_writable(picture, job.overwrite or output.exists(), sources=sources)
 
 
 def _prior_sha256(job: Job, modality: str, needed: bool) -> str | None:

@@ -15,9 +15,10 @@ _PARTS = ".parts"
 def measured_files(words: Iterable[str | Path]) -> tuple[Path, ...]:
     """Expand names, patterns such as ``runs/*.h5``, folders, and lists such as ``@files.txt``.
 
-    Of a folder that is no scan itself, its HDF5 and MATLAB files are taken, without those that ctflow wrote.
-    A list holds a name, pattern or folder in each line; relative ones start at the list's folder. The order
-    is that of the words, and alphabetical within one; a file that is named twice is taken once.
+    Of a folder that is no scan itself, its HDF5 and MATLAB files are taken. Of folders and patterns, what
+    ctflow wrote is left out, so that the same words stand for the same files when outputs are there. A list
+    holds a name, pattern or folder in each line; relative ones start at the list's folder. The order is that
+    of the words, and alphabetical within one; a file that is named twice is taken once.
 
     Raises
     ------
@@ -44,10 +45,26 @@ def _names(word: str) -> list[str]:
     if word.startswith("@") and not path.exists():
         return [word, *(name for line in _words(Path(word[1:])) for name in _names(line))]
     if path.is_dir():
-        return [word, *sorted(name for name in os.listdir(path) if not _is_written(name))]
+        return [word, *_inside(path)]
     if not path.exists() and glob.has_magic(word):
-        return [word, *sorted(glob.glob(word, recursive=True))]
+        found = _fitting(word)
+        inside = (name for folder in found if os.path.isdir(folder) for name in _inside(folder))
+        return [word, *found, *inside]
     return [word]
+
+
+def _inside(folder: str | Path) -> list[str]:
+    """The names in a folder, and when folders in it changed, for a scan may be a folder of folders."""
+    with os.scandir(folder) as entries:
+        return sorted(
+            f"{entry.name}/ {entry.stat().st_mtime_ns}" if entry.is_dir() else entry.name
+            for entry in entries
+            if _may_be_measured(entry.name)
+        )
+
+
+def _fitting(pattern: str) -> list[str]:
+    return [name for name in sorted(glob.glob(pattern, recursive=True)) if not _is_written(name)]
 
 
 def _expanded(word: str) -> list[Path]:
@@ -60,20 +77,24 @@ def _expanded(word: str) -> list[Path]:
             raise ValueError(f"{word}: expected a scan or measured files in the folder, found none")
         return files
     if not path.exists() and glob.has_magic(word):
-        files = [Path(name) for name in sorted(glob.glob(word, recursive=True))]
-        if not files:
-            raise ValueError(f"files: expected a file that fits {word!r}, found none")
-        return [file for file in files if not file.name.endswith(_PARTS)]
+        found = _fitting(word)
+        if not found:
+            raise ValueError(f"files: expected a measured file that fits {word!r}, found none")
+        return [Path(name) for name in found]
     return [path]
 
 
 def _is_measured(file: Path) -> bool:
-    return file.is_file() and file.suffix.lower() in _ENDINGS and not _is_written(file.name)
+    return file.is_file() and file.suffix.lower() in _ENDINGS and _may_be_measured(file.name)
+
+
+def _may_be_measured(name: str) -> bool:
+    return not (name.startswith(".") or _is_written(name))
 
 
 def _is_written(name: str) -> bool:
     """Whether a file of that name is one that ctflow wrote, or is writing."""
-    return Path(name).stem.endswith("_recon") or name.startswith(".") or name.endswith(_PARTS)
+    return Path(name).stem.endswith("_recon") or name.endswith(_PARTS)
 
 
 def _listed(file: Path) -> list[Path]:
@@ -90,7 +111,8 @@ def _words(file: Path) -> list[str]:
     names = [line for line in lines if line and not line.startswith("#")]
     if not names:
         raise ValueError(f"{file}: expected a measured file in each line, found none")
-    return [str(file.parent / name) for name in names]
+    # Not as paths, which would drop the "./" of a name that begins like a list.
+    return [os.path.join(file.parent, name) for name in names]
 
 
 def _is_scan(folder: Path) -> bool:

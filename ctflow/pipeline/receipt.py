@@ -59,7 +59,12 @@ def request_of(settings: Mapping[str, Any]) -> str | None:
         "machine": [platform.node(), cores, sorted(glob.glob("/dev/nvidia[0-9]*"))],
         "environment": {key: value for key, value in os.environ.items() if key.startswith(_DECIDING)},
     }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+    try:
+        text = json.dumps(parts, sort_keys=True, default=str)
+    except (TypeError, ValueError, RecursionError):
+        # Keys that are no texts, or YAML that holds itself: no job comes of them.
+        return None
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def finished_before(request: str | None) -> list[Finished] | None:
@@ -78,16 +83,35 @@ def finished_before(request: str | None) -> list[Finished] | None:
         return None
 
 
-def keep_receipt(request: str | None, job: Job, outcomes: Sequence[Outcome]) -> None:
-    """Write that the job of a request is finished, unless it is not, or its files changed meanwhile.
+def states_beside(job: Job) -> dict[str, list[int]] | None:
+    """The state, before the job is run, of what it takes beside its measured files: priors, a solver's file.
 
-    A cache that cannot be written is none.
+    None where that is not known: where the weights of a user's own prior are from is its own affair.
     """
     from ctflow.flows.store import prior_files
-    from ctflow.io.atomic import replacing_text
-    from ctflow.pipeline.fingerprint import source_state
     from ctflow.pipeline.job import DEFAULT_PRIORS
     from ctflow.solvers import solver_file
+
+    names = {name for modality in DEFAULT_PRIORS if (name := job.prior_name(modality)) is not None}
+    if any(is_place(name) for name in names):
+        return None
+    own = solver_file(job.solver)
+    # What is wrong with a prior the job will say.
+    with suppress(OSError, ValueError):
+        files = [*(file for name in sorted(names) for file in prior_files(name)), *((own,) if own else ())]
+        return _states(map(str, files))
+    return None
+
+
+def keep_receipt(
+    request: str | None, beside: dict[str, list[int]] | None, outcomes: Sequence[Outcome]
+) -> None:
+    """Write that the job of a request is finished, unless it is not, or its files changed meanwhile.
+
+    Those beside the measured ones since they were in the states given. A cache that cannot be written is none.
+    """
+    from ctflow.io.atomic import replacing_text
+    from ctflow.pipeline.fingerprint import source_state
 
     made, files = [], set[Path]()
     # Without a cache, or one that is readable for nobody, there is nothing to keep.
@@ -97,21 +121,17 @@ def keep_receipt(request: str | None, job: Job, outcomes: Sequence[Outcome]) -> 
                 return
             if outcome.source_state != source_state(outcome.sources):
                 return
+            # Another job may have put its own there, while this one was at its other files.
+            if outcome.output_state != source_state((outcome.output, outcome.picture)):
+                return
             made.append([str(outcome.output), str(outcome.picture), outcome.slices])
             files |= {outcome.output, outcome.picture, *outcome.sources}
-        for modality in DEFAULT_PRIORS:
-            name = job.prior_name(modality)
-            if is_place(name):
-                # Where its weights are from is its own affair.
-                return
-            files |= set() if name is None else set(prior_files(name))
-        own = solver_file(job.solver)
-        files |= set() if own is None else {own}
-        if not made or request is None:
+        if not made or request is None or beside is None or _states(beside) != beside:
             return
+        receipt = {"made": made, "states": _states(map(str, files)) | beside}
         target = _file(request)
         target.parent.mkdir(parents=True, exist_ok=True)
-        replacing_text(target, json.dumps({"made": made, "states": _states(map(str, files))}))
+        replacing_text(target, json.dumps(receipt))
         by_age = sorted(target.parent.glob("*.json"), key=lambda file: file.stat().st_mtime_ns)
         for old in by_age[:-_KEPT]:
             old.unlink(missing_ok=True)

@@ -26,6 +26,8 @@ from ctflow.pipeline.targets import Target
 from ctflow.report import evenly_spaced, preview
 
 _SHOWN = 3
+# What may go wrong with one file, the others being none the worse for it.
+_ERRORS = (ValueError, RuntimeError, ArithmeticError, OSError, KeyError)
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,8 @@ class Outcome:
         Why there is no reconstruction file although parts of it are on disk; None where there is one.
     sources, source_state
         All files that are read for it, and their state when that began; see `fingerprint.source_state`.
+    output_state
+        Likewise of the output and the picture, when they were there.
     """
 
     file: Path
@@ -76,6 +80,7 @@ class Outcome:
     unfinished: str | None = None
     sources: tuple[Path, ...] = ()
     source_state: str | None = None
+    output_state: str | None = None
 
 
 @dataclass(frozen=True)
@@ -118,8 +123,8 @@ def run(
     work = _Run(job, checked(job), progress or (lambda _: None), stop)
     for _ in work.blocks():
         pass
-    if work.refused is not None and all(outcome.output is None for outcome in work.outcomes):
-        raise work.refused
+    if work.outcomes and len(work.refusals) == len(work.outcomes):
+        raise work.refusals[0]
     return work.outcomes
 
 
@@ -151,6 +156,13 @@ def _changed(target: Target, state: str) -> bool:
         return source_state(target.scan.files) != state
     except OSError:
         return False
+
+
+def _about(target: Target, error: Exception) -> ValueError:
+    """What went wrong with a target, in one line that names a file."""
+    if isinstance(error, OSError) and error.strerror:
+        return ValueError(f"{error.filename or target.file}: {error.strerror}")
+    return error if isinstance(error, ValueError) else ValueError(f"{target.file}: {one_line(error)}")
 
 
 @dataclass
@@ -199,7 +211,7 @@ class _Run:
         self.outcomes: list[Outcome] = [
             Outcome(file, None, None, 0, {}, 0.0, unfinished=reason) for file, reason in plan.refused.items()
         ]
-        self.refused: ValueError | None = None
+        self.refusals = [ValueError(reason) for reason in plan.refused.values()]
 
     def blocks(self) -> Iterator[tuple[Target, BlockOutcome]]:
         """Compute what is missing, and yield every block that has a part before its target is assembled."""
@@ -233,8 +245,8 @@ class _Run:
         for target in self._plan.targets:
             try:
                 state = self._prepared(target)
-            except ValueError as error:
-                self.outcomes.append(self._refused(target, error))
+            except _ERRORS as error:
+                self.outcomes.append(self._refused(target, _about(target, error)))
                 state = None
             if state is None:
                 self._past += len(target.slices)
@@ -245,12 +257,19 @@ class _Run:
                 yield BlockTask(target, block, state.fingerprint)
 
     def _prepared(self, target: Target) -> _State | None:
-        """The target with what is there already; None where all is."""
-        job, started = self._job, time.perf_counter()
+        """The target with what is there already, locked; None where all is."""
+        started = time.perf_counter()
         target.folder.mkdir(exist_ok=True)
         lock = Lock(target.folder)
         lock.acquire()
-        known = target.known()
+        try:
+            return self._begun(target, lock, started)
+        except BaseException:
+            lock.release()
+            raise
+
+    def _begun(self, target: Target, lock: Lock, started: float) -> _State | None:
+        job, known = self._job, target.known()
         files = target.scan.files
         # The state first: a file that changes in between will be seen to be another.
         state_before = source_state(files)
@@ -266,10 +285,13 @@ class _Run:
         status = target.done(number)
         failures = {i for i, line in zip(target.slices, status or (), strict=False) if line != "done"}
         if status is not None and not (failures and job.retry_failed):
-            target.clear()
-            lock.release()
             failed = {i: status[i - target.slices.start].removeprefix("failed: ") for i in sorted(failures)}
             picture = target.output.with_suffix(".png")
+            if not picture.exists():
+                self._preview(target)
+            made = source_state((target.output, picture))
+            target.clear()
+            lock.release()
             seconds = time.perf_counter() - started
             self.outcomes.append(
                 Outcome(
@@ -281,6 +303,7 @@ class _Run:
                     seconds,
                     sources=files,
                     source_state=state_before,
+                    output_state=made,
                 )
             )
             for block in target.blocks:
@@ -290,7 +313,7 @@ class _Run:
         if status is not None:
             target.reopen(number, status)
         elif not job.overwrite:
-            self._refuse_to_replace(target, known, number, lock)
+            self._refuse_to_replace(target, known, number)
         target.plan(number, source)
         finished = target.finished(number, retry_failed=job.retry_failed)
         # Now, for the file may be gone at the end.
@@ -303,19 +326,15 @@ class _Run:
         self._states[target.output] = state
         return state
 
-    def _refuse_to_replace(
-        self, target: Target, known: Mapping[str, object], number: str, lock: Lock
-    ) -> None:
+    def _refuse_to_replace(self, target: Target, known: Mapping[str, object], number: str) -> None:
         """Raise unless what is at the target's place is the beginning of this very run."""
         hint = "name another, or allow to overwrite it"
         parts = list(target.folder.glob("*.h5"))
         if target.output.exists():
-            lock.release()
             if not parts:
                 target.clear()
             raise OutputError(f"{target.output}: the file exists already, made with other settings; {hint}")
         if parts and known.get("fingerprint") != number:
-            lock.release()
             raise OutputError(f"{target.folder}: holds parts made with other settings; {hint}")
 
     def _finish(self, state: _State) -> None:
@@ -344,9 +363,10 @@ class _Run:
             attributes["seconds"] = {**attributes["seconds"], "all": time.perf_counter() - state.started}
             assemble(target.output, target.folder, target.blocks, attributes, overwrite=True)
             picture = self._preview(target)
+            made = source_state((target.output, picture))
             target.clear()
-        except (OutputError, OSError) as error:
-            return state.left(one_line(error))
+        except _ERRORS as error:
+            return state.left(str(_about(target, error)))
         finally:
             state.lock.release()
         seconds = time.perf_counter() - state.started
@@ -361,11 +381,13 @@ class _Run:
             state.computed,
             sources=target.scan.files,
             source_state=state.source["source_state"],
+            output_state=made,
         )
 
     def _refused(self, target: Target, error: ValueError, failed: Mapping[int, str] | None = None) -> Outcome:
-        self.refused = self.refused or error
-        failed = failed or dict.fromkeys(target.slices, str(error))
+        self.refusals.append(error)
+        if failed is None:
+            return Outcome(target.file, None, None, 0, {}, 0.0, unfinished=str(error))
         return Outcome(target.file, None, None, len(target.slices), failed, 0.0)
 
     def _found(self) -> Iterator[tuple[Target, BlockOutcome]]:

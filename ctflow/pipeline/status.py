@@ -28,7 +28,8 @@ class Status:
     failed
         Number in the scan and reason of those that failed.
     state
-        "finished", "running (process 12 on host)" or "stopped".
+        "finished", "running (process 12 on host)" or "stopped"; "starting (...)", without a number of slices,
+        while the measured file is looked at.
     """
 
     output: Path
@@ -53,11 +54,14 @@ def status_of(path: Path) -> list[Status]:
     """
     if path.is_dir() and not path.name.endswith(_PARTS):
         begun = (Path(str(folder).removesuffix(_PARTS)) for folder in path.glob(f"*{_PARTS}"))
-        found = sorted({*begun, *_outputs(path)})
+        found = [one for output in sorted({*begun, *_outputs(path)}) if (one := _status(output)) is not None]
         if not found:
             raise OutputError(f"{path}: expected reconstructions or parts of them, found none")
-        return [_status(output) for output in found]
-    return [_status(Path(str(path).removesuffix(_PARTS)))]
+        return found
+    output = Path(str(path).removesuffix(_PARTS))
+    if (status := _status(output)) is None:
+        raise OutputError(f"{output}: expected a reconstruction or parts of one, found neither")
+    return [status]
 
 
 def _outputs(folder: Path) -> Iterator[Path]:
@@ -69,12 +73,13 @@ def _outputs(folder: Path) -> Iterator[Path]:
         yield file
 
 
-def _status(output: Path) -> Status:
+def _status(output: Path) -> Status | None:
     folder = parts_folder(output)
-    plan = read_plan(folder)
+    plan, holder = read_plan(folder), holder_of(folder)
+    who = "" if holder is None else f"(process {holder.get('pid')} on {holder.get('host')})"
     if plan is None:
         if not output.exists():
-            raise OutputError(f"{output}: expected a reconstruction or parts of one, found neither")
+            return Status(output, 0, 0, {}, f"starting {who}") if who else None
         lines = read_description(output).get("status", ())
         slices = _slices_of(output, len(lines))
         failed = failures(slices, lines)
@@ -86,8 +91,7 @@ def _status(output: Path) -> Status:
             failed_there = failures(block, lines)
             failed |= failed_there
             done += len(block) - len(failed_there)
-    holder = holder_of(folder)
-    state = "stopped" if holder is None else f"running (process {holder.get('pid')} on {holder.get('host')})"
+    state = f"running {who}" if who else "stopped"
     return Status(output, sum(len(block) for block in plan.blocks), done, failed, state)
 
 

@@ -75,6 +75,34 @@ def test_files_of_the_folder_belong_to_it(path: Path, refer: Refer, monkeypatch:
         assert numbers(file, "/data").tolist() == [0, 1, 2]
 
 
+@pytest.mark.parametrize("through", ["raw/data.h5", "raw/between.h5"])
+@pytest.mark.parametrize("refer", [link, virtual])
+def test_a_scan_names_the_files_that_its_data_lie_in(path: Path, refer: Refer, through: str) -> None:
+    frames = "/entry0000/instrument/detector/data"
+    write_nxtomo(path.parent / "raw" / "data.h5")
+    with h5py.File(path.parent / "raw" / "data.h5") as file:
+        shape = file[frames].shape
+    with h5py.File(path.parent / "raw" / "between.h5", "w") as file:
+        file[frames] = h5py.ExternalLink("data.h5", frames)
+
+    def elsewhere(file: h5py.File) -> None:
+        del file[frames]
+        if refer is link:
+            file[frames] = h5py.ExternalLink(through, frames)
+            return
+        layout = h5py.VirtualLayout(shape, np.float32)
+        layout[:] = h5py.VirtualSource(through, frames, shape)
+        file.create_virtual_dataset(frames, layout)
+
+    write_nxtomo(path, elsewhere)
+    expected = {path, *(path.parent / name for name in (through, "raw/data.h5"))}
+    # What was asked of a file before is remembered, and so is where it led.
+    for _ in range(2):
+        scan = open_scan(path)
+        assert scan.files[0] == path
+        assert {file.resolve() for file in scan.files} == {file.resolve() for file in expected}
+
+
 @pytest.mark.parametrize("refer", [link, virtual])
 @pytest.mark.parametrize("absolute", [False, True])
 def test_files_elsewhere_do_not(path: Path, refer: Refer, absolute: bool) -> None:

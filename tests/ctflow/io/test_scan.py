@@ -16,6 +16,7 @@ import torch
 from ctflow.io.errors import ScanError
 from ctflow.io.formats.native import write_scan
 from ctflow.io.recording import Rays, Recording
+from ctflow.io.results import write_result
 from ctflow.io.scan import Scan, open_scan
 from operators import (
     Detector,
@@ -152,6 +153,9 @@ def test_files_that_are_no_scans(path: Path, tmp_path: Path) -> None:
         ScanError, match=r"format: expected one of the formats .*, found a file that contains temperature"
     ):
         open_scan(tmp_path / "other.h5")
+    write_result(tmp_path / "r.h5", torch.zeros(1, 3, 3), status=["done"], attributes={})
+    with pytest.raises(ScanError, match="expected a measured file, found a reconstruction that ctflow wrote"):
+        open_scan(tmp_path / "r.h5")
 
 
 @pytest.mark.parametrize("kept", [0.1, 0.5, 0.9, 0.999])

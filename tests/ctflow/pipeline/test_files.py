@@ -26,16 +26,23 @@ def names(folder: Path, *words: str) -> list[str]:
 def test_words(folder: Path) -> None:
     assert names(folder, "b.h5", "a.h5") == ["b.h5", "a.h5"]
     assert names(folder, "[ab].h5") == ["a.h5", "b.h5"]
-    assert names(folder, "**/*.h5") == ["a.h5", "a_recon.h5", "b.h5", "deep/d.h5"]
-    # Of a folder, what was measured and not what ctflow wrote.
+    # What was measured and not what ctflow wrote.
+    assert names(folder, "**/*.h5") == ["a.h5", "b.h5", "deep/d.h5"]
     assert names(folder, ".") == ["a.h5", "b.h5", "c.nxs"]
-    assert names(folder, "b.h5", ".", "*.h5") == ["b.h5", "a.h5", "c.nxs", "a_recon.h5"]
-    assert names(folder, "missing.h5") == ["missing.h5"]
+    assert names(folder, "b.h5", ".", "*.h5") == ["b.h5", "a.h5", "c.nxs"]
+    for named in ("missing.h5", "a_recon.h5"):
+        assert names(folder, named) == [named]
 
 
 def test_lists_start_at_their_own_folder(folder: Path) -> None:
     found = measured_files([f"@{folder / 'list.txt'}"])
     assert [file.relative_to(folder) for file in found] == [Path("b.h5"), Path("deep/d.h5")]
+
+
+def test_a_list_holds_no_lists(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    (folder / "list.txt").write_text("@list.txt\n")
+    assert measured_files(["@list.txt"]) == (Path("@list.txt"),)
 
 
 @pytest.mark.parametrize("word", ["'@list.txt'", "[b.h5, deep]", "['b.h5', 'deep/*.h5']"])
@@ -48,7 +55,8 @@ def test_yaml(folder: Path, word: str) -> None:
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        ("*.nx", "files: expected a file that fits '.*nx', found none"),
+        ("*.nx", "files: expected a measured file that fits '.*nx', found none"),
+        ("*_recon.h5", "files: expected a measured file that fits '.*', found none"),
         ("empty", "empty: expected a scan or measured files in the folder, found none"),
         ("@no.txt", "no.txt: expected a list of measured files: No such file"),
         ("@empty.txt", "empty.txt: expected a measured file in each line, found none"),

@@ -150,6 +150,23 @@ def test_a_changed_input_is_noticed(scan: Path) -> None:
         run(job(scan, "recon.h5"))
 
 
+def test_a_change_of_data_that_lie_in_another_file_is_noticed(scan: Path) -> None:
+    data, raw = "/exchange/data", scan.with_name("raw.h5")
+    with h5py.File(scan, "r+") as file, h5py.File(raw, "w") as other:
+        file.copy(data, other, "data")
+        del file[data]
+        file[data] = h5py.ExternalLink("raw.h5", "data")
+    run(job(scan, "recon.h5"))
+    (again,) = run(job(scan, "recon.h5"))
+    assert again.computed == 0
+    with pytest.raises(ValueError, match=r"raw\.h5: expected another name than that of the file being read"):
+        run(job(scan, "raw.h5", overwrite=True))
+    with h5py.File(raw, "r+") as file:
+        file["data"][0, 0, 0] += 1
+    with pytest.raises(ValueError, match="made with other settings"):
+        run(job(scan, "recon.h5"))
+
+
 def test_a_damaged_part_is_computed_again(
     scan: Path, expected: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -251,6 +268,26 @@ def test_a_measured_file_that_vanishes_midway(scan: Path, expected: dict[str, An
     (retried,) = run(job(scan, "recon.h5", retry_failed=True))
     assert retried.computed == len(outcome.failed)
     assert content(retried.output) == expected
+
+
+def test_a_measured_file_that_vanishes_before_its_turn(scan: Path, expected: dict[str, Any]) -> None:
+    files = [scan.with_name(f"{name}.h5") for name in "abc"]
+    for file in files:
+        file.write_bytes(scan.read_bytes())
+
+    def vanish(progress: Progress) -> None:
+        files[1].unlink(missing_ok=True)
+
+    output = scan.parent / "out"
+    first, gone, last = run(job(scan, "out", files=files), vanish)
+    assert (gone.output, gone.unfinished) == (None, f"{files[1]}: No such file or directory")
+    for outcome in (first, last):
+        assert content(outcome.output)["reconstruction"] == expected["reconstruction"]
+    assert [status.output for status in status_of(output)] == [first.output, last.output]
+    # Nobody is at it any more.
+    assert holder_of(parts_folder(output / "b_recon.h5")) is None
+    with pytest.raises(ValueError, match=r"b\.h5: file: expected an HDF5 file, found no such file"):
+        run(job(scan, "out", files=files))
 
 
 def test_a_measured_file_that_changes_midway_spoils_no_output(scan: Path) -> None:

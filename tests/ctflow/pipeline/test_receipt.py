@@ -12,7 +12,9 @@ import h5py
 import pytest
 
 from ctflow.cli import main
-from ctflow.pipeline import checks
+from ctflow.pipeline import checks, running
+from ctflow.pipeline.job import Job
+from ctflow.pipeline.receipt import request_of
 from tests.ctflow.io.measured import write_dxchange
 from tests.ctflow.priors import write_prior
 
@@ -69,6 +71,14 @@ def test_a_finished_job_is_known_without_torch(folder: Path) -> None:
         assert first.startswith("r.h5: 3 slices ")
         assert how in first
         assert (picture, found) == ("r.png", torch)
+
+
+def test_streams_that_are_closed(folder: Path) -> None:
+    words = [sys.executable, "-m", "ctflow", "reconstruct", *JOB]
+    done = subprocess.run(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *words], check=False)
+    assert done.returncode == 0
+    with h5py.File(folder / "r.h5") as file:
+        assert set(file["status"].asstr()) == {"done"}
 
 
 def test_nothing_is_opened_again_until_something_changes(
@@ -148,6 +158,43 @@ def test_folders_patterns_and_lists_are_read_again(folder: Path, said: Said, loo
         (folder / "runs" / f"c{k}.h5").unlink()
 
 
+def test_folders_that_a_pattern_fits_are_looked_into(folder: Path) -> None:
+    (folder / "runs" / "one").mkdir(parents=True)
+    (folder / "runs" / "one" / "1.dcm").touch()
+    asked = [{"files": words} for words in ("runs/*", "runs", ["runs/one"])]
+    before = [request_of(settings) for settings in asked]
+    assert [request_of(settings) for settings in asked] == before
+    (folder / "runs" / "one" / "2.dcm").touch()
+    assert all(request_of(settings) != old for settings, old in zip(asked, before, strict=True))
+
+
+def test_settings_of_which_no_job_comes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for settings in ("{1: 2, a: b}", "{2020-01-01: 3}", "&all {a: *all}"):
+        (folder / "job.yaml").write_text(f"files: scan.h5\noutput: r.h5\nsolver: fbp\nsettings: {settings}\n")
+        with pytest.raises(SystemExit) as ended:
+            main(["reconstruct", "--config", "job.yaml"])
+        assert ended.value.code == 2
+        assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_outputs_that_another_job_put_there_meanwhile(
+    folder: Path, said: Said, looked: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = running.run
+
+    def run(job: Job, *rest: object) -> object:
+        outcomes = whole(job, *rest)  # type: ignore[arg-type]
+        if job.seed == 0:
+            whole(job.model_copy(update={"seed": 1, "overwrite": True}))
+        return outcomes
+
+    with monkeypatch.context() as patched:
+        patched.setattr(running, "run", run)
+        assert said(*JOB)[0] == 0
+    assert said(*JOB)[0] == 2
+    assert len(looked) == 3
+
+
 def test_outputs_beside_the_input_change_nothing(folder: Path, said: Said, looked: list[object]) -> None:
     words = (".", "-o", ".", "--solver", "fbp")
     assert [len(said(*words)[1]) for _ in range(2)] == [2, 2]
@@ -168,6 +215,24 @@ def test_a_settings_file_and_a_prior_count(folder: Path, said: Said, looked: lis
     os.utime(folder / "tiny.safetensors")
     assert said("--config", "job.yaml")[0] == 0
     assert len(looked) == 3
+
+
+def test_a_prior_that_is_replaced_meanwhile(
+    folder: Path, said: Said, looked: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_prior(folder)
+    whole = running.run
+
+    def run(*arguments: object) -> object:
+        outcomes = whole(*arguments)  # type: ignore[arg-type]
+        os.utime(folder / "tiny.safetensors")
+        return outcomes
+
+    monkeypatch.setattr(running, "run", run)
+    words = ("scan.h5", "-o", "r.h5", "--prior", "tiny", "--slices", "0", "--steps", "1")
+    for _ in range(2):
+        assert said(*words)[0] == 0
+    assert len(looked) == 2
 
 
 def test_failed_slices_are_never_called_done(folder: Path, said: Said, looked: list[object]) -> None:

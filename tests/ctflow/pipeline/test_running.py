@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,31 @@ def test_a_bad_file_among_good_ones(tmp_path: Path, scan: Path) -> None:
     with pytest.raises(ValueError, match=r"no slice could be reconstructed; slice 0: .* nan in slice 0"):
         run(job(tmp_path / "bad.h5", "new.h5"))
     assert not (tmp_path / "new.h5").exists()
+
+
+def test_an_output_of_other_settings_among_others_is_left_alone(tmp_path: Path, scan: Path) -> None:
+    other = tmp_path / "other.h5"
+    other.write_bytes(scan.read_bytes())
+    run(job(scan, "out", seed=1))
+    there, new = run(job(scan, "out", files=[scan, other]))
+    assert (there.output, there.failed) == (None, {})
+    assert "scan_recon.h5: the file exists already, made with other settings" in (there.unfinished or "")
+    assert new.output == tmp_path / "out" / "other_recon.h5"
+
+
+def test_a_name_in_another_encoding(scan: Path) -> None:
+    file = scan.with_name(os.fsdecode(b"ger\xe4t.h5"))
+    scan.rename(file)
+    (outcome,) = run(job(file, "out"))
+    assert outcome.unfinished is None
+    assert read_result(outcome.output).attributes["source"].endswith("ger\\udce4t.h5")
+
+
+def test_a_picture_that_is_gone_is_drawn_again(scan: Path) -> None:
+    (outcome,) = run(job(scan))
+    outcome.picture.unlink()
+    (again,) = run(job(scan))
+    assert (again.computed, again.picture.is_file()) == (0, True)
 
 
 def test_an_output_without_suffix_is_a_folder(scan: Path) -> None:

@@ -14,6 +14,7 @@ from ctflow.io.errors import OutputError
 from ctflow.io.parts import parts_folder
 from ctflow.io.results import write_result
 from ctflow.pipeline import Job, Progress, run
+from ctflow.pipeline.lock import Lock
 from ctflow.pipeline.status import status_of
 from tests.ctflow.io.measured import CENTRE, write_dxchange
 
@@ -45,6 +46,21 @@ def test_running_dead_and_finished(job: Job) -> None:
     for path in (job.output, job.output.parent):
         (status,) = status_of(path)
         assert (status.state, status.done, status.remaining) == ("finished", 6, 0)
+
+
+def test_before_the_slices_are_known(job: Job) -> None:
+    folder = parts_folder(job.output)
+    folder.mkdir()
+    lock = Lock(folder)
+    lock.acquire()
+    for path in (job.output, job.output.parent):
+        (status,) = status_of(path)
+        assert (status.output, status.slices, status.done) == (job.output, 0, 0)
+        assert status.state.startswith(f"starting (process {os.getpid()} on ")
+    lock.release()
+    for path in (job.output, job.output.parent):
+        with pytest.raises(OutputError, match="expected"):
+            status_of(path)
 
 
 def test_for_a_program(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
