@@ -98,7 +98,8 @@ class DPS:
                 x = x.detach().requires_grad_()
                 clean = model.clean(x, level)
                 energy = problem.weighted_energy(problem.residual(clean))
-                distance = (scale * energy).sqrt().sum()
+                # The root has no derivative at zero, where the data are met or nothing is measured.
+                distance = (scale * energy).clamp_min(torch.finfo(energy.dtype).tiny).sqrt().sum()
             (gradient,) = torch.autograd.grad(distance, x)
             x, clean = x.detach(), clean.detach()
             if following is None:
