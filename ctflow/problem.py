@@ -256,7 +256,8 @@ class InverseProblem:
         nudge = _two_component_normal(v, generator)
         root = torch.as_tensor(strength, dtype=v.dtype.to_real(), device=v.device).sqrt()
         measurement = self.measurement + spread * noise
-        return self._proximal(v + root * nudge, measurement, strength, start, max_iterations, rtol)
+        near = self._proximal(v + root * nudge, measurement, strength, start, max_iterations, rtol)
+        return replace(near, data_fit=self.data_fit(v))
 
     def _proximal(
         self,

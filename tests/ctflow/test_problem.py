@@ -152,7 +152,10 @@ def test_proximal_samples_have_their_law(noise: NoiseModel) -> None:
     one, count, strength = problem(noise, ()), 20000, 0.4
     posed = InverseProblem(one.operator, one.measurement.expand(count, 6), noise, BACKGROUND)
     v = point(one)
-    draws = posed.proximal_sample(v.expand(count, 4), strength, torch.Generator().manual_seed(0), rtol=1e-9).x
+    drawn = posed.proximal_sample(v.expand(count, 4), strength, torch.Generator().manual_seed(0), rtol=1e-9)
+    draws = drawn.x
+    # Of the point, not of what the draw makes of it and of the measurement.
+    assert torch.allclose(drawn.data_fit, posed.data_fit(v))
     mean = one.proximal(v, strength, rtol=1e-12).x
     matrix, weights = one.operator.matrix, one.precision().expand(6)
     inverse = torch.linalg.inv(
