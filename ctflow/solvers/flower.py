@@ -43,9 +43,9 @@ class Flower:
         10), and dual steps that the refinement spends on it; two or three where `steps` are few. See
         `SliceCoupling`.
     max_iterations, tolerance
-        Of the conjugate gradients in the refinement. The paper runs 50 to a tolerance of 1e-5, from
-        zero; what 1e-2 from the step before leaves undone is far below the noise, for a fraction of the
-        operator calls.
+        Of the conjugate gradients in the refinement. The authors' code runs 50 to a tolerance of 1e-5, from
+        the destination; what 1e-2 from the step before leaves undone is far below the noise, for a fraction
+        of the operator calls.
     """
 
     steps: int = 100
