@@ -133,11 +133,15 @@ class InverseProblem:
         """Largest eigenvalue of A^H W A, to about a percent and from below, shape (*batch,).
 
         The Lipschitz constant of the quadratic model's gradient; |A|^2 / std^2 for white noise. Dividing
-        the model's energy by it makes an operator of unit norm and a noise of unit precision of any.
+        the model's energy by it makes an operator of unit norm and a noise of unit precision of any. 1 for a
+        sample of which nothing is measured, whose energy is zero in every unit.
         """
         weights = self.precision()
-        if weights.numel() == 1:
-            return (self.operator.norm(1e-2) ** 2 * weights.reshape(())).expand(self.batch_shape)
+        batch_dims = max(weights.ndim - len(self.operator.range_shape), 0)
+        if not self.operator.batch_shape and all(n == 1 for n in weights.shape[batch_dims:]):
+            # One operator for all samples: its norm is kept from one problem to the next.
+            largest = self.operator.norm(1e-2) ** 2 * weights.reshape(weights.shape[:batch_dims])
+            return torch.where(largest > 0, largest, 1).expand(self.batch_shape)
         generator = torch.Generator().manual_seed(0)
         domain, dtype = self.operator.domain_shape, self.operator.domain_dtype
         dtype = weights.dtype.to_complex() if dtype.is_complex else weights.dtype
@@ -148,7 +152,7 @@ class InverseProblem:
             x = self.operator.adjoint(weights * self.operator(x))
             size = torch.linalg.vector_norm(x, dim=dims, keepdim=True)
             x = x / size.clamp_min(torch.finfo(weights.dtype).tiny)
-        return size.reshape(self.batch_shape)
+        return torch.where(size > 0, size, 1).reshape(self.batch_shape)
 
     def per_sample(self, values: Tensor) -> Tensor:
         """Values of shape (*batch,) shaped to broadcast against the unknown."""
@@ -252,7 +256,8 @@ class InverseProblem:
         nudge = _two_component_normal(v, generator)
         root = torch.as_tensor(strength, dtype=v.dtype.to_real(), device=v.device).sqrt()
         measurement = self.measurement + spread * noise
-        return self._proximal(v + root * nudge, measurement, strength, start, max_iterations, rtol)
+        near = self._proximal(v + root * nudge, measurement, strength, start, max_iterations, rtol)
+        return replace(near, data_fit=self.data_fit(v))
 
     def _proximal(
         self,

@@ -22,8 +22,9 @@ class Reconstruction:
     std
         Their standard deviation, shape of `image`.
     history
-        Data fit after each step, each of shape (*batch,); about 1 where the image explains the
-        measurement to its noise.
+        Data fit of each step, of shape (*batch,); about 1 where an image explains the measurement to its
+        noise. Of a solver whose steps end with a data term it is that of the estimate before, which costs
+        nothing more; `InverseProblem.data_fit` has that of `image`.
     solver
         The solver's name and every setting.
     prior

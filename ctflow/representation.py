@@ -170,12 +170,16 @@ class _Decode(LinearOperator):
         self, representation: Representation, image_shape: Sequence[int], dtype: torch.dtype
     ) -> None:
         real, kind = dtype.to_real(), representation.complex
+        scale = torch.as_tensor(representation.scale)
+        # Scales of a volume are those of its slices, which are no batch.
+        alike = scale.numel() == 1 or len(image_shape) > 2
         super().__init__(
             (*image_shape[:-2], 2 if kind else 1, *image_shape[-2:]),
             image_shape,
             domain_dtype=real,
             range_dtype=real.to_complex() if kind else real,
             accepts=(torch.float32, torch.float64),
+            batch_shape=() if alike else scale.shape,
         )
         self.representation = representation
 

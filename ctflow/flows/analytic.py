@@ -45,7 +45,8 @@ class GaussianFlow(FlowPrior):
     def velocity(self, x: Tensor, t: Time) -> Tensor:
         """The exact velocity, finite for all t."""
         with measure("network"):
-            flat, alpha, beta, alpha_dot, beta_dot = _flattened(self.path, x, t, self.mean.ndim)
+            time = _at_most(t, self.path.latest)
+            flat, alpha, beta, alpha_dot, beta_dot = _flattened(self.path, x, time, self.mean.ndim)
             mean = self.mean.flatten()
             deviation = _rotate(flat - alpha * mean, self.axes.mT)
             total = alpha**2 * self.variances + beta**2
@@ -104,7 +105,8 @@ class GaussianMixtureFlow(FlowPrior):
     def velocity(self, x: Tensor, t: Time) -> Tensor:
         """The exact velocity, finite for all t."""
         with measure("network"):
-            flat, alpha, beta, alpha_dot, beta_dot = _flattened(self.path, x, t, self.means.ndim - 1)
+            time = _at_most(t, self.path.latest)
+            flat, alpha, beta, alpha_dot, beta_dot = _flattened(self.path, x, time, self.means.ndim - 1)
             means = self.means.flatten(1)
             deviation = _rotate((flat - alpha * means.unsqueeze(1)), self.axes.mT)
             total = alpha**2 * self.variances.unsqueeze(1) + beta**2
@@ -152,6 +154,10 @@ def _spectrum(mean: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
 def _rotate(x: Tensor, axes: Tensor) -> Tensor:
     """Axes x along the last dimension; nothing for a diagonal covariance, whose axes are empty."""
     return x if axes.numel() == 0 else x @ axes.mT
+
+
+def _at_most(t: Time, latest: float) -> Time:
+    return t.clamp_max(latest) if isinstance(t, Tensor) else min(t, latest)
 
 
 def _flattened(

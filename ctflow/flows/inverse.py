@@ -17,6 +17,9 @@ from torch import Tensor
 
 Velocity = Callable[[Tensor, float], Tensor]
 
+# What times may disagree by, relative to the marginals: far above the rounding of exact velocities.
+_AGREEMENT = 0.05
+
 
 def gaussian_coupling(
     velocity: Velocity,
@@ -44,13 +47,15 @@ def gaussian_coupling(
     times
         In [0, 1].
     project
-        For a velocity with errors: clip correlations above one, instead of refusing them.
+        For a velocity with errors: clip correlations above one, instead of refusing them, and take what fits
+        all times best, however badly.
 
     Raises
     ------
     ValueError
-        For a velocity that is not affine; for times at which the coupling is not identifiable; and for a
-        velocity that no coupling of these marginals has.
+        For a velocity that is not affine; for times at which the coupling is not identifiable, in the
+        covariances' precision; and for a velocity that no coupling of these marginals has, which one time
+        alone shows only by a correlation above one.
     """
     start, end = source_covariance, target_covariance
     count = start.shape[-1]
@@ -70,23 +75,33 @@ def gaussian_coupling(
         rights.append((t * end - (1 - t) * start - known).flatten())
     system, right = torch.cat(systems), torch.cat(rights)
     strengths = torch.linalg.svdvals(system)
-    if len(strengths) < count**2 or strengths[-1] < 1e-9 * strengths[0]:
+    rounding = 10 * count**2 * torch.finfo(system.dtype).eps
+    if strengths[-1] < max(1e-9, rounding) * strengths[0]:
         raise ValueError(
             f"times: the coupling is not identifiable from {list(times)}; add 0, 1 or another time"
         )
-    coupling = torch.linalg.lstsq(system, right[:, None], driver="gelsd").solution.reshape(count, count)
-    return _admissible(coupling, start, end, project)
+    solution = torch.linalg.lstsq(system, right[:, None], driver="gelsd").solution
+    size = torch.linalg.vector_norm(torch.stack([start, end])) * len(times) ** 0.5
+    missed = float(torch.linalg.vector_norm(system @ solution - right[:, None]) / size)
+    if missed > _AGREEMENT and not project:
+        raise ValueError(
+            f"velocity: no coupling of these marginals has it at all of {list(times)}; the nearest misses "
+            f"it by {missed:.2g} of their covariances"
+        )
+    return _admissible(solution.reshape(count, count), start, end, project)
 
 
 def _slope(velocity: Velocity, like: Tensor, t: float) -> Tensor:
     """The matrix of an affine field."""
     count = like.shape[-1]
     basis = torch.eye(count, dtype=like.dtype, device=like.device)
-    points = torch.cat([torch.zeros_like(basis[:1]), basis, 2 * basis])
-    origin, once, twice = velocity(points, t).split([1, count, count])
+    # Points away from the axes, on the other side of zero.
+    others = 1 - 3 * basis
+    points = torch.cat([torch.zeros_like(basis[:1]), basis, others])
+    origin, once, elsewhere = velocity(points, t).split([1, count, count])
     slope = once - origin
     scale = slope.abs().max().clamp_min(torch.finfo(like.dtype).tiny)
-    if not torch.allclose(twice - origin, 2 * slope, atol=1e-4 * float(scale)):
+    if not torch.allclose(elsewhere - origin, others @ slope, atol=1e-4 * float(scale)):
         raise ValueError(
             f"velocity: expected an affine field, as Gaussian couplings have, found another at t = {t}"
         )
@@ -175,11 +190,17 @@ def coupling_1d(
     Raises
     ------
     ValueError
-        For fewer times than a moment's unknowns, and for a velocity whose flow is not increasing.
+        For fewer times than a moment's unknowns, for other settings that make no sense, and for a velocity
+        whose flow is not increasing.
     """
     if source.ndim != 1 or len(source) < 2:
         raise ValueError(f"source: expected shape (particles,), at least 2, found {tuple(source.shape)}")
-    if views < order + 1 or order < 1:
+    for name, found, least in (
+        ("order", order, 1), ("cells", cells, 2), ("iterations", iterations, 0), ("steps", steps, 1)
+    ):  # fmt: skip
+        if found < least:
+            raise ValueError(f"{name}: expected at least {least}, found {found}")
+    if views < order + 1:
         raise ValueError(
             f"views: expected at least order + 1 = {order + 1}, the unknowns of a moment, found {views}"
         )

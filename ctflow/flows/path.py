@@ -34,6 +34,8 @@ class AffinePath:
         The time at which alpha / beta has a value; alpha / beta increases with t.
     name, settings
         What `AffinePath.named(name, **settings)` needs to make the same path.
+    latest
+        The last time at which velocities are asked for; of paths whose beta_dot is infinite at 1, before it.
     """
 
     alpha: Schedule
@@ -43,6 +45,7 @@ class AffinePath:
     time_of_snr: Schedule
     name: str
     settings: dict[str, float] = field(default_factory=dict)
+    latest: float = 1.0
 
     @staticmethod
     def linear() -> AffinePath:
@@ -100,6 +103,8 @@ class AffinePath:
             time_of_snr=time_of_snr,
             name="variance_preserving",
             settings={"beta_min": beta_min, "beta_max": beta_max},
+            # With the default settings the cleanest of DDPM's thousand levels.
+            latest=1 - 1e-3,
         )
 
     @staticmethod

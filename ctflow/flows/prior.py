@@ -23,6 +23,9 @@ VelocityNetwork = Callable[[Tensor, Tensor], Tensor]
 # Of a batch that is taken at once where no derivative needs all of it: about 2 GB for the bundled network.
 _PIXELS_AT_ONCE = 2**21
 
+# From an end of the path where what is predicted leaves the velocity open.
+_MARGIN = 1e-3
+
 PREDICTIONS: tuple[str, ...] = ("velocity", "destination", "noise", "score", "v")
 
 
@@ -69,6 +72,7 @@ class FlowPrior(torch.nn.Module):
         self.representation: Any = representation
         self.predicts, self.multiple, self.name = predicts, multiple, name
         self.pixels_at_once = pixels_at_once
+        self._usable = _usable_times(path, predicts)
 
     def velocity(self, x: Tensor, t: Time) -> Tensor:
         """E[dx_t/dt | x_t = x], the shape of x: (*batch, channels, height, width) for a network."""
@@ -81,6 +85,7 @@ class FlowPrior(torch.nn.Module):
             time = time.reshape(time.shape + (1,) * (len(batch) - time.ndim)).expand(batch).flatten()
             return self.velocity(x.reshape(-1, *x.shape[-3:]), time).reshape(x.shape)
         time = torch.as_tensor(t, dtype=x.dtype, device=x.device).expand(x.shape[0])
+        time = time.clamp(*self._usable)
         with measure("network"):
             padded, crop = _padded(x, self.multiple)
             prediction = _in_parts(self.network, padded, time, self.pixels_at_once)[crop].to(x.dtype)
@@ -160,6 +165,14 @@ class FlowPrior(torch.nn.Module):
         """Draw from the prior: integrate from standard normal noise of that shape, in network units."""
         noise = standard_normal(shape, generator, dtype=dtype, device=device)
         return self.integrate(noise, steps=steps, method=method)
+
+
+def _usable_times(path: AffinePath, predicts: str) -> tuple[float, float]:
+    """First and last time at which a prediction has a velocity: that of noise divides by alpha, and so on."""
+    ends = torch.tensor([0.0, 1.0], dtype=torch.float64)
+    by_alpha = predicts in ("noise", "score") and float(path.alpha(ends)[0]) < _MARGIN
+    by_beta = predicts in ("destination", "score") and float(path.beta(ends)[1]) < _MARGIN
+    return _MARGIN if by_alpha else 0.0, min(1 - _MARGIN if by_beta else 1.0, path.latest)
 
 
 Velocity = Callable[[Tensor, Time], Tensor]

@@ -144,7 +144,7 @@ class Worker:
         prior = self._prior(task.target)
         problem = problem.to(self.device)
         result = self.solver(problem, prior, generator=generators, callback=callback)
-        return _part(self.job.solver, result, block, scan)
+        return _part(self.job.solver, result, block, scan, problem)
 
     def _prior(self, target: Target) -> FlowPrior | None:
         """The prior with the scale of the target's scan."""
@@ -186,7 +186,7 @@ def summed(counts: list[dict[str, float]]) -> dict[str, float]:
     return {key: sum(count.get(key, 0) for count in counts) for key in counts[0]} if counts else {}
 
 
-def _part(solver: str, result: Reconstruction, block: range, scan: AnyScan) -> Part:
+def _part(solver: str, result: Reconstruction, block: range, scan: AnyScan, problem: InverseProblem) -> Part:
     """What a solver found, on the CPU, with what can be said of each slice."""
     images = scan.finished(result.image.detach().cpu())
     event = tuple(range(1, images.ndim))
@@ -208,8 +208,9 @@ def _part(solver: str, result: Reconstruction, block: range, scan: AnyScan) -> P
         return Part(block, status)
     numbers: dict[str, list[float]] = {}
     if result.history:
-        # The slices of a volume share one data fit.
-        fits = result.history[-1].detach().cpu().expand(len(block))
+        # Of the image itself: the last in the history may be of an estimate before it, or of one run of
+        # several. The slices of a volume share one.
+        fits = problem.data_fit(result.image).detach().cpu().expand(len(block))
         numbers["data_fit"] = torch.where(finite, fits, torch.nan).tolist()
     numbers |= _against_truth(volumes["reconstruction"], block, scan)
     about = {

@@ -25,7 +25,8 @@ class DiffPIR:
     Each level i takes the clean estimate; the proximal of the data term at it, with strength
     (1 - a_i) / a_i / weight, for a_i the level's signal; the noise that this consistent estimate
     implies, sqrt(1 - zeta) of it with sqrt(zeta) of fresh noise; and both together at the next level. The
-    last clean estimate is the result, without a data step, as in the authors' code.
+    last clean estimate is the result, without a data step; the authors' code has no data step there either,
+    and gives the sample of the cleanest level, of noise 0.01, that this is the estimate from.
 
     The spread of several samples may not be read as uncertainty: the proximal is a mean where a sampler would
     draw, and zeta is a setting.
@@ -38,7 +39,7 @@ class DiffPIR:
         lambda in the paper, 1 in the authors' code, where the noise is that of images in [0, 1] and the
         clean images are in [-1, 1]; both are in the prior's units here.
     zeta
-        Share of fresh noise; 0.1 in the authors' code.
+        Share of fresh noise; in the authors' code 0.1, and 1 for masks.
     samples
         Independent runs. More than one gives `Reconstruction.samples` and `.std`, and their mean as image.
     max_iterations, tolerance

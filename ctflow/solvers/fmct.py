@@ -21,7 +21,8 @@ class FMCT:
 
     Each Euler step along the flow takes the clean estimate \hat x_1 that its velocity points at, clipped; a
     few conjugate gradients from it towards the minimum of |A c - y|^2 + damping |c - \hat x_1|^2; and adds
-    the correction c - \hat x_1 to the state. A and the noise are brought to unit size.
+    the correction c - \hat x_1 to the state. A and the noise are brought to unit size. The last c is the
+    result; the authors' code gives the last state, which is c and what clipping took from \hat x_1.
 
     The result is a point estimate; nothing about it is uncertainty.
 

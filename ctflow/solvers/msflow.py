@@ -159,6 +159,7 @@ class MSFlow:
             active = torch.ones(problem.batch_shape, dtype=torch.bool, device=states.device)
             unsettled = torch.zeros_like(active)
             defects = [torch.zeros(problem.batch_shape, dtype=states.dtype, device=states.device)]
+            fits: Tensor | None = None
             for stage in range(-(-self.sweeps // self.every)):
                 penalty = self.penalty * self.growth**stage
                 count = min(self.every, self.sweeps - stage * self.every)
@@ -168,10 +169,12 @@ class MSFlow:
                         # Of the whole step, since the states lag behind it by the relaxation.
                         fit_now = problem.data_fit(states[-1] if near is None else near.x)
                         # In place: the sweeps go on with it.
-                        weight *= fit_now.pow(-_EAGERNESS).clamp(0.5, 2)
+                        weight *= torch.where(active, fit_now.pow(-_EAGERNESS).clamp(0.5, 2), 1)
                         unsettled = (fit_now - 1).abs() > _EXPLAINED
-                    defects.append(defect)
-                    if run.step(states[-1], fit, near):
+                    # Of a sample that is done what was recorded stays, as its states do.
+                    fits = fit if fits is None else torch.where(active, fit, fits)
+                    defects.append(torch.where(active, defect, defects[-1]))
+                    if run.step(states[-1], fits, near):
                         break
                 active = active & ((defects[-1] > self.tolerance) | unsettled)
                 if run.stopped or not bool(active.any()):

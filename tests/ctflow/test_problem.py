@@ -13,6 +13,7 @@ from ctflow.representation import Representation
 from operators.ct.geometry import Detector, ImageGrid, ParallelBeam
 from operators.ct.ray_transform import RayTransform
 from operators.linear import Identity, LinearOperator, Matrix
+from operators.mri import CartesianFourier
 from operators.noise import ComplexGaussianNoise, GaussianNoise, NoiseModel, PoissonTransmission
 from tests.operators.examples import random
 
@@ -151,7 +152,10 @@ def test_proximal_samples_have_their_law(noise: NoiseModel) -> None:
     one, count, strength = problem(noise, ()), 20000, 0.4
     posed = InverseProblem(one.operator, one.measurement.expand(count, 6), noise, BACKGROUND)
     v = point(one)
-    draws = posed.proximal_sample(v.expand(count, 4), strength, torch.Generator().manual_seed(0), rtol=1e-9).x
+    drawn = posed.proximal_sample(v.expand(count, 4), strength, torch.Generator().manual_seed(0), rtol=1e-9)
+    draws = drawn.x
+    # Of the point, not of what the draw makes of it and of the measurement.
+    assert torch.allclose(drawn.data_fit, posed.data_fit(v))
     mean = one.proximal(v, strength, rtol=1e-12).x
     matrix, weights = one.operator.matrix, one.precision().expand(6)
     inverse = torch.linalg.inv(
@@ -266,6 +270,26 @@ def test_curvature_is_the_largest_eigenvalue_of_each_sample(
     for weight, value in zip(weights, found.reshape(-1), strict=True):
         exact = torch.linalg.eigvalsh(matrix.mH @ (weight[:, None] * matrix))[-1]
         assert 0.98 * exact <= value <= exact * (1 + 1e-9)
+
+
+def test_curvature_of_a_sample_does_not_depend_on_its_neighbours() -> None:
+    """Coil maps, noise and scales may differ between the samples of a batch; one may see nothing at all."""
+    maps = random((3, 2, 4, 4), torch.complex128, 0) * torch.tensor([1.0, 5.0, 0.0])[:, None, None, None]
+    noise, y = ComplexGaussianNoise(0.3), random((3, 2, 4, 4), torch.complex128, 1)
+    mask = torch.tensor([True, False, True, True])
+    found = InverseProblem(CartesianFourier((4, 4), mask, maps), y, noise).curvature()
+    assert float(found[2]) == 1
+    for i in range(3):
+        alone = InverseProblem(CartesianFourier((4, 4), mask, maps[i : i + 1]), y[i : i + 1], noise)
+        assert torch.allclose(alone.curvature(), found[i : i + 1], rtol=1e-12)
+    matrix, stds = Matrix(random((6, 4), torch.float64, 2)), torch.tensor([0.1, 0.5, 2.0]).double()
+    found = InverseProblem(matrix, random((3, 6), torch.float64, 3), GaussianNoise(stds[:, None])).curvature()
+    for std, value in zip(stds.tolist(), found, strict=True):
+        alone = InverseProblem(matrix, random((6,), torch.float64, 3), GaussianNoise(std))
+        assert torch.allclose(alone.curvature(), value, rtol=1e-12)
+    plain = InverseProblem(Identity((4, 4)), random((2, 4, 4), torch.float32, 4), GaussianNoise(0.5))
+    scaled = plain.on(Representation(torch.tensor([0.02, 0.5]), 0.0, calibration="fixed"))
+    assert torch.allclose(scaled.curvature(), torch.tensor([0.02, 0.5]).square() / 0.25, rtol=0.02)
 
 
 @each_noise

@@ -75,11 +75,27 @@ def test_where_a_gaussian_coupling_is_not_identifiable() -> None:
     assert torch.allclose(gaussian_coupling(velocity, unit, unit, (0.5, 0.0)), 0 * unit, atol=1e-12)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_rounding_makes_no_coupling_identifiable(dtype: torch.dtype) -> None:
+    """Half way, two eigenvalues of the slope that add up to zero leave a coupling open."""
+    start, _, _ = joint(3)
+    axes = torch.linalg.qr(random((3, 3), torch.float64, 5))[0]
+    matrix = (axes @ torch.diag(torch.tensor([0.7, -0.7, 0.3]).double()) @ axes.mT).to(dtype)
+    with pytest.raises(ValueError, match=r"not identifiable from \[0\.5\]"):
+        gaussian_coupling(lambda x, t: x @ matrix.mT, start.to(dtype), start.to(dtype), (0.5,), project=True)
+
+
 def test_a_velocity_of_no_coupling() -> None:
     start, end, cross = joint(2)
     velocity = gaussian_velocity(start, end, 10 * cross)
     with pytest.raises(ValueError, match="no coupling of these marginals has it; its correlation would be"):
         gaussian_coupling(velocity, start, end)
+    unit = torch.eye(2, dtype=torch.float64)
+    # One end says a coupling of one half, the other one of three halves.
+    with pytest.raises(
+        ValueError, match=r"no coupling .* has it at all of \[0\.0, 1\.0\]; .* misses it by 0\.35"
+    ):
+        gaussian_coupling(lambda x, t: -0.5 * x, unit, unit, (0.0, 1.0))
     found = gaussian_coupling(velocity, start, end, project=True)
     whole = torch.cat([torch.cat([start, found], 1), torch.cat([found.mT, end], 1)])
     assert float(torch.linalg.eigvalsh(whole).min()) > -1e-9
@@ -87,10 +103,12 @@ def test_a_velocity_of_no_coupling() -> None:
 
 def test_errors_of_the_gaussian_case() -> None:
     unit = torch.eye(2, dtype=torch.float64)
-    with pytest.raises(
-        ValueError, match="expected an affine field, as Gaussian couplings have, found another"
-    ):
-        gaussian_coupling(lambda x, t: x.square(), unit, unit)
+    # The last two are affine along each axis, on one side of zero.
+    for field in (torch.square, lambda x: x.prod(-1, keepdim=True) - x, lambda x: -x.abs()):
+        with pytest.raises(
+            ValueError, match="expected an affine field, as Gaussian couplings have, found another"
+        ):
+            gaussian_coupling(lambda x, t, field=field: field(x), unit, unit)
     with pytest.raises(ValueError, match=r"times: expected some between 0 and 1, found \[2\.0\]"):
         gaussian_coupling(lambda x, t: x, unit, unit, (2.0,))
     with pytest.raises(ValueError, match="expected two covariances of one square shape"):
@@ -176,5 +194,13 @@ def test_errors_in_one_dimension() -> None:
         coupling_1d(velocity, torch.zeros(2, 2))
     with pytest.raises(ValueError, match=r"views: expected at least order \+ 1 = 5, .* found 4"):
         coupling_1d(velocity, quantiles(11), views=4)
+    for settings, message in (
+        ({"order": 0}, "order: expected at least 1, found 0"),
+        ({"cells": 1}, "cells: expected at least 2, found 1"),
+        ({"iterations": -1}, "iterations: expected at least 0, found -1"),
+        ({"steps": 0}, "steps: expected at least 1, found 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            coupling_1d(velocity, quantiles(11), **settings)
     with pytest.raises(ValueError, match="expected an increasing flow, found particles that pass each other"):
         coupling_1d(lambda x, t: -10 * x.sign(), quantiles(11), steps=2)

@@ -37,6 +37,37 @@ def test_every_prediction_becomes_the_same_velocity(path: AffinePath, predicts: 
         )
 
 
+@each_path
+@pytest.mark.parametrize("predicts", PREDICTIONS)
+def test_every_prediction_carries_noise_from_end_to_end(path: AffinePath, predicts: str) -> None:
+    """Velocities are finite where a prediction says nothing of them, or the path's own rate is infinite."""
+    exact = GaussianFlow(torch.full((1, 2, 2), 0.4).double(), torch.full((1, 2, 2), 0.3).double(), path)
+
+    def network(x: Tensor, t: Tensor) -> Tensor:
+        alpha, beta, _, _ = path.at(t, x)
+        destination = exact.destination(x, t)
+        # At the very end a network has no noise to see.
+        source = (x - alpha * destination) / beta.clamp_min(1e-9)
+        return {
+            "velocity": exact.velocity(x, t),
+            "destination": destination,
+            "noise": source,
+            "score": -source / beta.clamp_min(1e-9),
+            "v": alpha * source - beta * destination,
+        }[predicts]
+
+    prior = FlowPrior(network, path, Representation(), predicts=predicts)
+    alpha, beta, _, _ = path.at(torch.tensor([0.0, 1.0], dtype=torch.float64), torch.zeros(2))
+    spread = (0.3 * alpha.square() + beta.square()).sqrt()
+    whitened = random((3, 1, 2, 2), torch.float64, 2)
+    first, last = (0.4 * alpha[k] + spread[k] * whitened for k in (0, 1))
+    for flow in (prior, exact):
+        assert bool(torch.isfinite(flow.destination(first, 0.0)).all())
+        assert torch.allclose(flow.integrate(first, steps=20, method="rk4"), last, atol=0.03)
+        back = flow.integrate(last, 1.0, 0.0, steps=20, method="rk4")
+        assert torch.allclose(back / spread[0], first / spread[0], atol=0.03)
+
+
 class Local(torch.nn.Module):
     """Centre and a copy of its input: sees no neighbours, but insists on sizes that are multiples of 8."""
 

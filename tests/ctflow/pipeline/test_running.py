@@ -56,6 +56,16 @@ def test_the_result_is_that_of_the_solver(scan: Path) -> None:
     assert outcome.picture == scan.parent / "recon.png"
 
 
+@pytest.mark.parametrize("samples", [1, 2])
+def test_the_data_fit_is_that_of_the_image(scan: Path, samples: int) -> None:
+    """FLOWER records that of the estimate before each data step, run by run."""
+    settings = {"steps": 2, "samples": samples}
+    changes = {"solver": "flower", "prior": str(write_prior(scan.parent)), "settings": settings}
+    result = read_result(run(job(scan, **changes))[0].output)
+    expected = open_scan(scan, centre=CENTRE)[0:3].data_fit(result.images)
+    torch.testing.assert_close(result.data_fit, expected, rtol=1e-3, atol=0)
+
+
 def test_the_threads_that_are_asked_for_compute(scan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original, seen = CGLS.__call__, []
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
 
 from ctflow.flows.analytic import GaussianFlow
 from ctflow.flows.path import AffinePath
@@ -18,6 +19,7 @@ from operators.mri import CartesianFourier
 from operators.noise import ComplexGaussianNoise
 from tests.ctflow.flows.test_network import TINY, tiny
 from tests.ctflow.solvers.parallel_imaging import coil_maps, lines, parallel_problem
+from tests.operators.examples import random
 
 SHAPE = (32, 32)
 OF_RAYS = ("fbp", "sirt")
@@ -69,6 +71,29 @@ def test_maps_and_masks_of_each_sample(name: str) -> None:
     result = quick(name)(problem, gaussian(), generator=torch.Generator().manual_seed(0))
     assert result.image.shape == (2, *SHAPE)
     assert bool(torch.isfinite(result.image).all())
+
+
+@pytest.mark.parametrize("name", [name for name in SOLVERS if getattr(SOLVERS[name], "needs_prior", True)])
+def test_maps_of_a_sample_do_not_change_its_neighbours(name: str) -> None:
+    """Of three slices one is seen by strong coils, and one by none, as outside of the body."""
+    maps = random((3, 2, 8, 8), torch.complex128, 0) * torch.tensor([1.0, 4.0, 0.0])[:, None, None, None]
+    mask = torch.arange(8) % 3 != 1
+    y = CartesianFourier((8, 8), mask, maps)(random((3, 8, 8), torch.complex128, 1))
+    flow = GaussianFlow(torch.zeros(2, 8, 8).double(), torch.full((2, 8, 8), 0.25).double())
+    prior = FlowPrior(flow.velocity, flow.path, Representation(1.0, complex=True, calibration="fixed"))
+
+    def run(these: slice) -> Tensor:
+        problem = InverseProblem(
+            CartesianFourier((8, 8), mask, maps[these]), y[these], ComplexGaussianNoise(0.1)
+        )
+        generators = [torch.Generator().manual_seed(i) for i in range(3)][these]
+        return quick(name)(problem, prior, generator=generators).image
+
+    together = run(slice(3))
+    assert bool(torch.isfinite(together).all())
+    for i in range(3):
+        alone = run(slice(i, i + 1))[0]
+        assert torch.allclose(alone, together[i], rtol=1e-4, atol=1e-4 * float(alone.abs().max()))
 
 
 @pytest.mark.parametrize("name", [name for name in SOLVERS if getattr(SOLVERS[name], "needs_prior", True)])

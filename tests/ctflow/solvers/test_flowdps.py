@@ -89,17 +89,21 @@ def test_what_the_docstring_says_of_the_blend() -> None:
     assert float(wide.max()) > 5
 
 
-def test_one_gradient_step_is_the_published_one() -> None:
+@pytest.mark.parametrize("data_steps", [1, 3])
+def test_gradient_steps_are_the_published_ones(data_steps: int) -> None:
     """With one step from t = 0 the clean estimate is the prior's mean, and the blend takes nothing of it."""
-    solver = FlowDPS(steps=1, data_steps=1, step_size=0.7)
+    solver = FlowDPS(steps=1, data_steps=data_steps, step_size=0.7)
     posed = problem(2)
     result = solver(posed, GaussianFlow(MEAN, UNEVEN), generator=torch.Generator().manual_seed(0))
-    x = MEAN.clone().requires_grad_()
-    size = posed.curvature()[0] * STD**2
-    objective = torch.linalg.vector_norm(MATRIX.mT @ (DATA - MATRIX @ x)) / size
-    (gradient,) = torch.autograd.grad(objective, x)
+    x, size = MEAN, posed.curvature()[0] * STD**2
     assert float(size) == pytest.approx(float(CURVATURE * STD**2), rel=0.02)
-    assert torch.allclose(result.image, (MEAN - 0.7 * gradient).expand(2, 4))
+    for _ in range(data_steps):
+        x = x.detach().requires_grad_()
+        objective = torch.linalg.vector_norm(MATRIX.mT @ (DATA - MATRIX @ x)) / size
+        (gradient,) = torch.autograd.grad(objective, x)
+        x = x - 0.7 * gradient
+    assert torch.allclose(result.image, x.expand(2, 4))
+    assert torch.allclose(result.history[0], posed.data_fit(MEAN.expand(2, 4)))
 
 
 def test_samples_and_counts() -> None:

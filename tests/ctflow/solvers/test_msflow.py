@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from ctflow.flows.analytic import GaussianFlow
 from ctflow.problem import InverseProblem
+from ctflow.reconstruction import Reconstruction
 from ctflow.solvers import MSFlow
 from operators.linear import Matrix
 from operators.noise import GaussianNoise
@@ -121,6 +123,29 @@ def test_the_discrepancy_principle_explains_the_data_to_their_noise() -> None:
     assert bool((adapted.details["regularisation"] > 2).all())
     errors = [(found.image - truth).square().sum(-1) for found in (fixed, adapted)]
     assert bool((errors[1] < errors[0]).all())
+
+
+def test_what_is_recorded_of_a_sample_ends_when_it_is_done() -> None:
+    posed, prior, _ = noisy_problem()
+    posed = replace(posed, measurement=posed.measurement * torch.tensor([[1.0], [3.0]]).double())
+    solver = MSFlow(
+        regulariser="quadratic", regularisation=None, relaxation=0.5, max_iterations=100, cg_tolerance=1e-10
+    )
+
+    def run(these: slice) -> Reconstruction:
+        generators = [torch.Generator().manual_seed(i) for i in (0, 1)][these]
+        part = replace(posed, measurement=posed.measurement[these])
+        return solver(part, prior, generator=generators)
+
+    together, alone = run(slice(2)), [run(slice(i, i + 1)) for i in (0, 1)]
+    assert len(alone[0].history) < len(alone[1].history)
+    for i, one in enumerate(alone):
+        assert torch.allclose(together.image[i], one.image[0], rtol=1e-6)
+        assert torch.allclose(together.history[-1][i], one.history[-1][0])
+        for name in ("defect", "regularisation"):
+            assert torch.allclose(
+                together.details[name].reshape(-1, 2)[-1, i], one.details[name].reshape(-1)[-1]
+            )
 
 
 @pytest.mark.parametrize("penalty", [0.2, 10.0])

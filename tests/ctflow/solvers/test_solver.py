@@ -192,6 +192,32 @@ def test_a_callback_can_stop_every_solver(name: str) -> None:
     assert torch.isfinite(result.image).all()
 
 
+SAMPLERS = [name for name in SOLVERS if "samples" in inspect.signature(SOLVERS[name]).parameters]
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_runs_are_apart_and_a_stop_ends_them_all(name: str) -> None:
+    solver = make_solver(name, QUICK[name] | {"samples": 3})
+    result = solver(shadows(), prior(torch.float64), generator=generators([0, 1, 2]))
+    assert result.samples is not None
+    assert result.std is not None
+    assert result.samples.shape == (3, 3, 8, 9)
+    assert torch.equal(result.image, result.samples.mean(0))
+    assert torch.equal(result.std, result.samples.std(0))
+    assert float((result.samples[0] - result.samples[1]).abs().max()) > 1e-6
+    assert float((result.samples[1] - result.samples[2]).abs().max()) > 1e-6
+    seen: list[Step] = []
+    stopped = solver(
+        shadows(),
+        prior(torch.float64),
+        generator=generators([0, 1, 2]),
+        callback=lambda step: bool(seen.append(step)) or len(seen) == 2,
+    )
+    assert len(seen) == 2
+    assert stopped.samples is None
+    assert torch.isfinite(stopped.image).all()
+
+
 def test_settings_from_text() -> None:
     assert make_solver("flower", {"steps": "7", "sample": "yes", "tolerance": "1e-4"}) == Flower(
         7, True, tolerance=1e-4
