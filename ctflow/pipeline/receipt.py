@@ -108,7 +108,8 @@ def keep_receipt(
 ) -> None:
     """Write that the job of a request is finished, unless it is not, or its files changed meanwhile.
 
-    Those beside the measured ones since they were in the states given. A cache that cannot be written is none.
+    Those beside the measured ones since they were in the states given. A cache that cannot be written is
+    none.
     """
     from ctflow.io.atomic import replacing_text
     from ctflow.pipeline.fingerprint import source_state
