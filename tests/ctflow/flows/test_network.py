@@ -31,7 +31,7 @@ def test_without_a_correction_the_velocity_is_that_of_a_gaussian(path: AffinePat
         error = path.target_velocity(noise, data, t) - network(x, torch.full((len(x),), t))
         # The best linear predictor leaves an error that is uncorrelated with x, and centred.
         assert abs(float(error.detach().mean())) < 0.02
-        assert abs(float((error * (x - x.mean())).mean())) < 0.02
+        assert abs(float((error * (x - x.mean())).detach().mean())) < 0.02
 
 
 @pytest.mark.parametrize("size", [(4, 4), (8, 12), (20, 4)])
