@@ -12,6 +12,7 @@ from ctflow.io.atomic import check_writable
 from ctflow.io.results import files_sha256
 from ctflow.io.scan import open_scan
 from ctflow.pipeline.block_size import slices_at_once
+from ctflow.pipeline.fingerprint import source_state
 from ctflow.pipeline.job import Job, chosen_slices
 from ctflow.pipeline.targets import Target
 
@@ -76,7 +77,7 @@ def _target(job: Job, file: Path, device: torch.device) -> Target:
         raise ValueError(f"slices: expected all {len(scan)} of {file}, which are one problem")
     at_once = job.batch or slices_at_once(scan, job, device)
     batch = len(slices) if scan.is_volume else min(at_once, scan.most_together)
-    return Target(file, job.output_of(file), scan, slices, batch)
+    return Target(file, job.output_of(file), scan, slices, batch, source_state(scan.files))
 
 
 def chosen_device(name: str, *, elsewhere: bool = False) -> torch.device:
