@@ -16,6 +16,9 @@ from ctflow.pipeline.fingerprint import source_state
 from ctflow.pipeline.job import Job, chosen_slices
 from ctflow.pipeline.targets import Target
 
+# Of one file. More are not a scan but a broken or hostile header.
+_MOST_SLICES = 1_000_000
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -73,6 +76,8 @@ def checked(job: Job, *, dry_run: bool = False) -> Plan:
 def _target(job: Job, file: Path, device: torch.device) -> Target:
     scan = open_scan(file, **job.reading())
     slices = chosen_slices(job.slices, len(scan))
+    if len(slices) > _MOST_SLICES:
+        raise ValueError(f"slices: expected at most {_MOST_SLICES} at a time of {file}, found {len(slices)}")
     if scan.is_volume and len(slices) < len(scan):
         raise ValueError(f"slices: expected all {len(scan)} of {file}, which are one problem")
     at_once = job.batch or slices_at_once(scan, job, device)

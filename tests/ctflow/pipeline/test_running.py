@@ -147,6 +147,16 @@ def test_a_bad_file_among_good_ones(tmp_path: Path, scan: Path) -> None:
     assert not (tmp_path / "new.h5").exists()
 
 
+def test_more_slices_than_there_can_be(scan: Path) -> None:
+    with h5py.File(scan, "r+") as file:
+        for name in ("data", "data_white", "data_dark"):
+            frames, _, bins = file[f"exchange/{name}"].shape
+            del file[f"exchange/{name}"]
+            file.create_dataset(f"exchange/{name}", (frames, 10**12, bins), "f4", chunks=(frames, 1, bins))
+    with pytest.raises(ValueError, match=r"slices: expected at most 1000000 at a time of .*scan\.h5"):
+        run(job(scan))
+
+
 def test_an_output_of_other_settings_among_others_is_left_alone(tmp_path: Path, scan: Path) -> None:
     other = tmp_path / "other.h5"
     other.write_bytes(scan.read_bytes())
