@@ -536,6 +536,23 @@ def test_ctrl_c_reaches_all_processes_and_stops_none_in_its_block(
     assert content(output) == long_expected
 
 
+@pytest.mark.parametrize("log", ["full", "gone"])
+def test_a_log_that_cannot_be_written_ends_no_job(scan: Path, log: str) -> None:
+    with h5py.File(scan, "r+") as file:
+        file["/exchange/data"][0, 3, 2] = np.nan
+    output = scan.parent / "recon.h5"
+    if log == "full":
+        with open("/dev/full", "w") as errors:
+            code = subprocess.run(command(scan, output), stderr=errors).returncode
+    else:
+        process = subprocess.Popen(command(scan, output), stderr=subprocess.PIPE)
+        assert process.stderr is not None
+        process.stderr.close()
+        code = process.wait()
+    assert code == 1
+    assert [line[:4] for line in read_result(output).status].count("done") == SLICES - 1
+
+
 @pytest.mark.parametrize("executor", ["processes", "dask"])
 def test_no_process_outlives_the_job(long_scan: Path, executor: str) -> None:
     output = long_scan.parent / "recon.h5"
