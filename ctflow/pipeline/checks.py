@@ -54,11 +54,12 @@ def checked(job: Job, *, dry_run: bool = False) -> Plan:
     device = chosen_device(job.device, elsewhere=job.elsewhere)
     targets: list[Target] = []
     refused: dict[Path, str] = {}
-    first: ValueError | None = None
+    first: ValueError | OSError | None = None
     for file in job.files:
         try:
             targets.append(_target(job, file, device))
-        except ValueError as error:
+        except (ValueError, OSError) as error:
+            # Beside what is no scan, what may not be looked at, or is lost in a network.
             if not job.keep_going:
                 raise
             first = first or error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from dataclasses import replace
@@ -145,6 +146,24 @@ def test_a_bad_file_among_good_ones(tmp_path: Path, scan: Path) -> None:
     with pytest.raises(ValueError, match=r"no slice could be reconstructed; slice 0: .* nan in slice 0"):
         run(job(tmp_path / "bad.h5", "new.h5"))
     assert not (tmp_path / "new.h5").exists()
+
+
+def test_a_folder_that_may_not_be_looked_into_is_left_out(
+    tmp_path: Path, scan: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "locked").mkdir()
+    original = Path.iterdir
+
+    def iterdir(self: Path) -> Any:
+        if self.name == "locked":
+            raise PermissionError(errno.EACCES, "Permission denied", str(self))
+        return original(self)
+
+    asked = job(scan, "out", files=[scan, tmp_path / "*ocked"], keep_going=True)
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    whole, locked = run(asked)
+    assert (whole.failed, locked.output) == ({}, None)
+    assert "Permission denied" in (locked.unfinished or "")
 
 
 def test_more_slices_than_there_can_be(scan: Path) -> None:
