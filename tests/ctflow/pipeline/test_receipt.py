@@ -12,7 +12,7 @@ import h5py
 import pytest
 
 from ctflow.cli import main
-from ctflow.pipeline import checks, running
+from ctflow.pipeline import block_size, checks, running
 from ctflow.pipeline.job import Job
 from ctflow.pipeline.receipt import request_of
 from tests.ctflow.io.measured import write_dxchange
@@ -166,6 +166,14 @@ def test_folders_that_a_pattern_fits_are_looked_into(folder: Path) -> None:
     assert [request_of(settings) for settings in asked] == before
     (folder / "runs" / "one" / "2.dcm").touch()
     assert all(request_of(settings) != old for settings, old in zip(asked, before, strict=True))
+
+
+def test_another_limit_of_memory_is_another_job(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"files": "scan.h5"}
+    before = request_of(settings)
+    (folder / "limit").write_text("1000000000\n")
+    monkeypatch.setattr(block_size, "_LIMITS", (folder / "limit",))
+    assert request_of(settings) != before
 
 
 def test_settings_of_which_no_job_comes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
