@@ -12,8 +12,8 @@ memory
 workers
     Wall time of `run` with one worker process over that with two, each of one thread, their start included.
 resume
-    Wall time of the command for a job that is finished, from the start of Python to its end; beside it, the
-    same without a receipt, when the files are opened and compared. Of FLOWER, four slices.
+    Wall time of the command for a job that is finished, from the start of Python to its end; beside it, of
+    the same without its receipt, when the files are opened and compared. Of FLOWER, four slices.
 """
 
 from __future__ import annotations

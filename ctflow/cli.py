@@ -7,6 +7,7 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -58,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (KeyboardInterrupt, typer.Abort):
         code = _INTERRUPTED
     if code == _INTERRUPTED:  # typer returns it for an interrupt that it sees first
-        typer.echo("interrupted", err=True)
+        _complain("interrupted")
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -264,11 +265,11 @@ def reconstruct(
     for outcome in outcomes:
         _say(outcome)
     if stop:
-        typer.echo(f"stopped; to go on: {shlex.join(['ctflow', *sys.argv[1:]])}", err=True)
+        _complain(f"stopped; to go on: {shlex.join(['ctflow', *sys.argv[1:]])}")
         sys.exit(128 + stop.signal)
     if any(outcome.failed for outcome in outcomes if outcome.output is not None):
         again = [word for word in sys.argv[1:] if word not in ("--retry-failed", "--overwrite")]
-        typer.echo(f"failed slices again: {shlex.join(['ctflow', *again, '--retry-failed'])}", err=True)
+        _complain(f"failed slices again: {shlex.join(['ctflow', *again, '--retry-failed'])}")
     if any(outcome.failed or outcome.unfinished for outcome in outcomes):
         raise typer.Exit(1)
     keep_receipt(request, beside, outcomes)
@@ -277,12 +278,12 @@ def reconstruct(
 def _say(outcome: Outcome) -> None:
     """What became of one file."""
     for index, reason in outcome.failed.items():
-        typer.echo(printable(f"{outcome.file}: slice {index} failed: {reason}"), err=True)
+        _complain(printable(f"{outcome.file}: slice {index} failed: {reason}"))
     if outcome.unfinished is not None and outcome.slices == 0:
-        typer.echo(printable(f"{outcome.file}: left out: {outcome.unfinished}"), err=True)
+        _complain(printable(f"{outcome.file}: left out: {outcome.unfinished}"))
     elif outcome.unfinished is not None:
         there = f"{outcome.computed} of {_counted(outcome.slices, 'slice')} computed now"
-        typer.echo(printable(f"{outcome.file}: not finished, {there}: {outcome.unfinished}"), err=True)
+        _complain(printable(f"{outcome.file}: not finished, {there}: {outcome.unfinished}"))
     if outcome.output is not None:
         done = outcome.slices - len(outcome.failed)
         how = f"in {outcome.seconds:.1f} s" if outcome.computed else "there already"
@@ -511,8 +512,14 @@ def _words(value: Any) -> str:
     return printable(str(value))
 
 
+def _complain(line: str) -> None:
+    """Write a line on the standard error; none where that cannot be written, which changes no exit code."""
+    with suppress(OSError):
+        typer.echo(line, err=True)
+
+
 def _fail(error: object) -> int:
-    typer.echo(f"error: {printable(' '.join(str(error).split()))}", err=True)
+    _complain(f"error: {printable(' '.join(str(error).split()))}")
     return 2
 
 

@@ -6,7 +6,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from ctflow.io.errors import printable
@@ -42,7 +42,13 @@ class _Lines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line."""
-        sys.stderr.write(f"{printable(record.getMessage())}\n")
+        _write(printable(record.getMessage()))
+
+
+def _write(line: str) -> None:
+    """A line on the standard error; none where it cannot be written, for which no job is to end."""
+    with suppress(OSError):
+        sys.stderr.write(f"{line}\n")
         sys.stderr.flush()
 
 
@@ -93,8 +99,7 @@ def _lines() -> Callable[[Progress], None]:
             if rate > 0 and progress.done_in_all < progress.slices_in_all:
                 left = (progress.slices_in_all - progress.done_in_all) / rate
                 line += f", {60 * rate:.3g} a minute, {_duration(left)} left"
-            sys.stderr.write(f"{line}\n")
-            sys.stderr.flush()
+            _write(line)
 
     return say
 
@@ -116,7 +121,6 @@ def training_lines() -> Callable[[Training, float], None]:
             last = time.monotonic()
             mean = sum(losses) / len(losses)
             losses.clear()
-            sys.stderr.write(f"{100 * run.progress():5.1f} %  step {run.step}  loss {mean:.4f}\n")
-            sys.stderr.flush()
+            _write(f"{100 * run.progress():5.1f} %  step {run.step}  loss {mean:.4f}")
 
     return say

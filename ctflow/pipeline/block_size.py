@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
-from ctflow.io.scan import AnyScan
-from ctflow.pipeline.job import Job
+    from ctflow.io.scan import AnyScan
+    from ctflow.pipeline.job import Job
 
 # More at once are not faster: a CPU's cores are busy with four, a GPU's with sixteen.
 _MOST = {"cpu": 4, "cuda": 16}
@@ -42,6 +44,8 @@ def slices_at_once(scan: AnyScan, job: Job, device: torch.device) -> int:
     that is run again cuts the same blocks.
     """
     if device.type == "cuda":
+        import torch
+
         visible = torch.cuda.is_available() and not job.elsewhere
         memory = torch.cuda.get_device_properties(device).total_memory if visible else _UNSEEN_GPU
     else:

@@ -32,8 +32,10 @@ log = logging.getLogger(__name__)
 
 # What a solver may raise for data that it cannot handle; torch's errors are RuntimeErrors.
 _SOLVER_ERRORS = (ValueError, RuntimeError, ArithmeticError)
-# What reading may raise beyond a ScanError, where a file is lost meanwhile.
-_READING_ERRORS = (OSError, KeyError)
+# What reading may raise beyond a ScanError, where a file is lost or becomes another meanwhile.
+_READING_ERRORS = (OSError, LookupError, TypeError, MemoryError)
+# What may go wrong with one block or file, the others being none the worse for it.
+FAILURES = (*_SOLVER_ERRORS, *_READING_ERRORS)
 _SLICES_FOR_SCALE = 3
 _SMALLEST_FOR_SSIM = 11
 
@@ -91,9 +93,16 @@ class Worker:
         """The problem of a block, or what went wrong in reading it."""
         scan, block = task.target.scan, task.block
         try:
-            return scan.volume() if scan.is_volume else scan[block.start : block.stop]
-        except (*_SOLVER_ERRORS, *_READING_ERRORS) as error:
+            if scan.is_volume:
+                return scan.volume()
+            problem = scan[block.start : block.stop]
+        except FAILURES as error:
             return error
+        if (found := len(problem.measurement)) != len(block):
+            # Of a file with fewer slices than when it was opened.
+            where = f"slices {block.start}:{block.stop}"
+            return ScanError(task.target.file, where, found=found, expected=len(block))
+        return problem
 
     def solve(
         self, task: BlockTask, problem: InverseProblem | Exception, report: Report | None = None
@@ -103,7 +112,7 @@ class Worker:
             if isinstance(problem, Exception):
                 raise problem
             return self._solved(task, problem, report)
-        except (*_SOLVER_ERRORS, *_READING_ERRORS) as error:
+        except FAILURES as error:
             scan, block = task.target.scan, task.block
             if len(block) > 1 and not scan.is_volume:
                 log.info("slices %d:%d fail together (%s); one by one", block.start, block.stop, error)

@@ -13,9 +13,13 @@ from ctflow.io.atomic import check_writable
 from ctflow.io.results import file_sha256, files_sha256
 from ctflow.io.scan import open_scan
 from ctflow.pipeline.block_size import slices_at_once
+from ctflow.pipeline.fingerprint import source_state
 from ctflow.pipeline.job import Job, chosen_slices
 from ctflow.pipeline.targets import Target
 from ctflow.place import file_of, is_place
+
+# Of one file. More are not a scan but a broken or hostile header.
+_MOST_SLICES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -52,11 +56,12 @@ def checked(job: Job, *, dry_run: bool = False) -> Plan:
     device = chosen_device(job.device, elsewhere=job.elsewhere)
     targets: list[Target] = []
     refused: dict[Path, str] = {}
-    first: ValueError | None = None
+    first: ValueError | OSError | None = None
     for file in job.files:
         try:
             targets.append(_target(job, file, device))
-        except ValueError as error:
+        except (ValueError, OSError) as error:
+            # Beside what is no scan, what may not be looked at, or is lost in a network.
             if not job.keep_going:
                 raise
             first = first or error
@@ -74,11 +79,13 @@ def checked(job: Job, *, dry_run: bool = False) -> Plan:
 def _target(job: Job, file: Path, device: torch.device) -> Target:
     scan = open_scan(file, **job.reading())
     slices = chosen_slices(job.slices, len(scan))
+    if len(slices) > _MOST_SLICES:
+        raise ValueError(f"slices: expected at most {_MOST_SLICES} at a time of {file}, found {len(slices)}")
     if scan.is_volume and len(slices) < len(scan):
         raise ValueError(f"slices: expected all {len(scan)} of {file}, which are one problem")
     at_once = job.batch or slices_at_once(scan, job, device)
     batch = len(slices) if scan.is_volume else min(at_once, scan.most_together)
-    return Target(file, job.output_of(file), scan, slices, batch)
+    return Target(file, job.output_of(file), scan, slices, batch, source_state(scan.files))
 
 
 def chosen_device(name: str, *, elsewhere: bool = False) -> torch.device:

@@ -54,13 +54,13 @@ def _names(word: str) -> list[str]:
 
 
 def _inside(folder: str | Path) -> list[str]:
-    """The names in a folder, and when folders in it changed, for a scan may be a folder of folders."""
+    """The names in a folder, and in folders in it, for a scan may be a folder of folders."""
     with os.scandir(folder) as entries:
-        return sorted(
-            f"{entry.name}/ {entry.stat().st_mtime_ns}" if entry.is_dir() else entry.name
-            for entry in entries
-            if _may_be_measured(entry.name)
-        )
+        found = [entry for entry in entries if _may_be_measured(entry.name)]
+    names = [entry.name for entry in found if not entry.is_dir()]
+    for within in (entry for entry in found if entry.is_dir()):
+        names += [f"{within.name}/{name}" for name in os.listdir(within) if _may_be_measured(name)]
+    return sorted(names)
 
 
 def _fitting(pattern: str) -> list[str]:

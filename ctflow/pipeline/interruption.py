@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 
@@ -42,8 +42,10 @@ def interruptions() -> Iterator[Interruption]:
         if stop:
             raise KeyboardInterrupt
         stop.signal = number
-        sys.stderr.write("stopping after the block in hand; once more stops at once\n")
-        sys.stderr.flush()
+        # The terminal may be gone.
+        with suppress(OSError):
+            sys.stderr.write("stopping after the block in hand; once more stops at once\n")
+            sys.stderr.flush()
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

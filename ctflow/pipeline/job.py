@@ -302,9 +302,14 @@ def _one_line(error: ValidationError) -> str:
     if first["type"] == "missing" or first["type"] == "too_short":
         what = {"files": "a measured file", "output": "a file or folder to write (-o)"}
         return f"{place}: expected {what.get(place, 'a value')}, found none"
+    if first["type"] == "extra_forbidden":
+        key = str(first["loc"][-1])
+        return f"{place}: no key {key!r}; {nearest(key, DaskSettings.model_fields)}"
     cause = first.get("ctx", {}).get("error")
     if cause is not None:
         return str(cause)
+    if first["type"] == "path_type":
+        return f"{place}: expected a path, found {first['input']!r}"
     expected = first["msg"].removeprefix("Input should be ").replace("a valid i", "an i")
     expected = expected.replace("a valid ", "a ")
     return f"{place}: expected {expected}, found {first['input']!r}"

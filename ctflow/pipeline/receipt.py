@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ctflow import __version__
+from ctflow.pipeline.block_size import machine_memory
 from ctflow.pipeline.files import listing
 from ctflow.place import is_place
 
@@ -56,7 +57,8 @@ def request_of(settings: Mapping[str, Any]) -> str | None:
         "files": named,
         "folder": os.getcwd(),
         "version": [__version__, sys.prefix],
-        "machine": [platform.node(), cores, sorted(glob.glob("/dev/nvidia[0-9]*"))],
+        # Blocks are cut to fit into the memory.
+        "machine": [platform.node(), cores, machine_memory(), sorted(glob.glob("/dev/nvidia[0-9]*"))],
         "environment": {key: value for key, value in os.environ.items() if key.startswith(_DECIDING)},
     }
     try:

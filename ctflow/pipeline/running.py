@@ -15,7 +15,7 @@ from ctflow.io.errors import OutputError, ScanError
 from ctflow.io.parts import assemble, part_file
 from ctflow.io.results import read_images
 from ctflow.pipeline.against_truth import volume_attributes
-from ctflow.pipeline.blocks import BlockOutcome, BlockTask, one_line
+from ctflow.pipeline.blocks import FAILURES, BlockOutcome, BlockTask, one_line
 from ctflow.pipeline.checks import Plan, checked
 from ctflow.pipeline.executors import executor_of
 from ctflow.pipeline.fingerprint import fingerprint, source_sha256, source_state
@@ -26,8 +26,6 @@ from ctflow.pipeline.targets import Target
 from ctflow.report import evenly_spaced, preview
 
 _SHOWN = 3
-# What may go wrong with one file, the others being none the worse for it.
-_ERRORS = (ValueError, RuntimeError, ArithmeticError, OSError, KeyError)
 
 
 @dataclass(frozen=True)
@@ -245,7 +243,7 @@ class _Run:
         for target in self._plan.targets:
             try:
                 state = self._prepared(target)
-            except _ERRORS as error:
+            except FAILURES as error:
                 self.outcomes.append(self._refused(target, _about(target, error)))
                 state = None
             if state is None:
@@ -273,6 +271,9 @@ class _Run:
         files = target.scan.files
         # The state first: a file that changes in between will be seen to be another.
         state_before = source_state(files)
+        if state_before != target.state:
+            # Its geometry may be another, too.
+            raise ValueError(f"{target.file}: was changed since it was checked; run again")
         source = {"source_sha256": source_sha256(files, known), "source_state": state_before}
         number = fingerprint(
             job,
@@ -365,7 +366,7 @@ class _Run:
             picture = self._preview(target)
             made = source_state((target.output, picture))
             target.clear()
-        except _ERRORS as error:
+        except FAILURES as error:
             return state.left(str(_about(target, error)))
         finally:
             state.lock.release()

@@ -48,6 +48,8 @@ class Target:
         Which are to be reconstructed.
     batch
         How many at a time; of a scan in space all.
+    state
+        Of the measured files when the scan was opened; see `fingerprint.source_state`.
     """
 
     file: Path
@@ -55,6 +57,7 @@ class Target:
     scan: AnyScan
     slices: range
     batch: int
+    state: str
 
     @property
     def folder(self) -> Path:

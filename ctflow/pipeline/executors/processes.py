@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -84,14 +86,23 @@ def failed_block(job: Job, task: BlockTask, reason: str) -> BlockOutcome:
 
 
 def _start(job: Job, device: str, counter: object) -> None:
-    """Prepare a process: its threads, its GPU, and its deafness to the terminal's Ctrl-C."""
+    """Prepare a process: its threads, its GPU, its deafness to the terminal's Ctrl-C, and its end."""
     global _worker
     ignore_interrupts()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     with counter.get_lock():  # type: ignore[attr-defined]
         index = counter.value  # type: ignore[attr-defined]
         counter.value += 1  # type: ignore[attr-defined]
     set_threads(job.fixed_threads)
     _worker = Worker(job, usable_device(device, index))
+
+
+def _end_with_parent() -> None:
+    """Leave when the process that started this one is gone: a pool would wait for ever, with its memory."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _compute(task: BlockTask) -> BlockOutcome:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -290,6 +290,35 @@ def test_a_measured_file_that_vanishes_before_its_turn(scan: Path, expected: dic
         run(job(scan, "out", files=files))
 
 
+def test_a_measured_file_that_becomes_another_before_its_turn(scan: Path) -> None:
+    other = scan.with_name("other.h5")
+    other.write_bytes(scan.read_bytes())
+
+    def replace(progress: Progress) -> None:
+        write_dxchange(other, lambda file: file.__delitem__("/exchange/theta"), noise=True)
+
+    first, left = run(job(scan, "out", files=[scan, other]), replace)
+    assert first.computed == SLICES
+    assert left.output is None
+    assert "other.h5: was changed since it was checked" in (left.unfinished or "")
+
+
+def test_a_measured_file_that_loses_slices_midway(scan: Path) -> None:
+    other = scan.with_name("other.h5")
+    other.write_bytes(scan.read_bytes())
+    write_dxchange(scan.with_suffix(".short"), noise=True, slices=3)
+
+    def shrink(progress: Progress) -> None:
+        if progress.file == scan and progress.block is not None:
+            with suppress(FileNotFoundError):
+                scan.with_suffix(".short").replace(scan)
+
+    shrunk, whole = run(job(scan, "out", files=[scan, other]), shrink)
+    assert shrunk.unfinished == "the measured file was changed meanwhile"
+    assert 7 in shrunk.failed
+    assert whole.computed == SLICES
+
+
 def test_a_measured_file_that_changes_midway_spoils_no_output(scan: Path) -> None:
     def change(progress: Progress) -> None:
         os.utime(scan, ns=(1, 1))
@@ -505,6 +534,38 @@ def test_ctrl_c_reaches_all_processes_and_stops_none_in_its_block(
     assert 0 < status_of(output)[0].done < LONG
     run(job(long_scan, "recon.h5"))
     assert content(output) == long_expected
+
+
+@pytest.mark.parametrize("log", ["full", "gone"])
+def test_a_log_that_cannot_be_written_ends_no_job(scan: Path, log: str) -> None:
+    with h5py.File(scan, "r+") as file:
+        file["/exchange/data"][0, 3, 2] = np.nan
+    output = scan.parent / "recon.h5"
+    if log == "full":
+        with open("/dev/full", "w") as errors:
+            code = subprocess.run(command(scan, output), stderr=errors).returncode
+    else:
+        process = subprocess.Popen(command(scan, output), stderr=subprocess.PIPE)
+        assert process.stderr is not None
+        process.stderr.close()
+        code = process.wait()
+    assert code == 1
+    assert [line[:4] for line in read_result(output).status].count("done") == SLICES - 1
+
+
+@pytest.mark.parametrize("executor", ["processes", "dask"])
+def test_no_process_outlives_the_job(long_scan: Path, executor: str) -> None:
+    output = long_scan.parent / "recon.h5"
+    words = command(long_scan, output, "--executor", executor, "--workers", "2")
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    waited_for(parts_folder(output), process, 2)
+    process.kill()
+    try:
+        # The standard error ends when the last process that writes to it does.
+        process.communicate(timeout=60)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def test_a_cluster_without_workers_is_not_waited_for(long_scan: Path, cluster: Cluster) -> None:

@@ -63,6 +63,8 @@ def test_settings_of_another_solver_are_left_out(config: Path) -> None:
         ({**GIVEN, "angles_unit": "grad"}, "angles_unit: expected 'degrees' or 'radians', found 'grad'"),
         ({**GIVEN, "slices": "1-3"}, "slices: expected a:b or a number, found '1-3'"),
         ({**GIVEN, "seed": "one"}, "seed: expected an integer, .*, found 'one'"),
+        ({**GIVEN, "output": 5}, "output: expected a path, found 5"),
+        ({**GIVEN, "dask": {"adress": "tcp://a:1"}}, "dask: no key 'adress'; did you mean 'address'?"),
         ({**GIVEN, "centre": "left"}, "centre: expected a number, .*, found 'left'"),
     ],
 )

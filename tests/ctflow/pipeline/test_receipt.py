@@ -12,7 +12,7 @@ import h5py
 import pytest
 
 from ctflow.cli import main
-from ctflow.pipeline import checks, running
+from ctflow.pipeline import block_size, checks, running
 from ctflow.pipeline.job import Job
 from ctflow.pipeline.receipt import request_of
 from tests.ctflow.io.measured import write_dxchange
@@ -164,8 +164,18 @@ def test_folders_that_a_pattern_fits_are_looked_into(folder: Path) -> None:
     asked = [{"files": words} for words in ("runs/*", "runs", ["runs/one"])]
     before = [request_of(settings) for settings in asked]
     assert [request_of(settings) for settings in asked] == before
+    (folder / "runs" / "one" / "1.dcm").write_text("nothing that a name tells")
+    assert [request_of(settings) for settings in asked] == before
     (folder / "runs" / "one" / "2.dcm").touch()
     assert all(request_of(settings) != old for settings, old in zip(asked, before, strict=True))
+
+
+def test_another_limit_of_memory_is_another_job(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"files": "scan.h5"}
+    before = request_of(settings)
+    (folder / "limit").write_text("1000000000\n")
+    monkeypatch.setattr(block_size, "_LIMITS", (folder / "limit",))
+    assert request_of(settings) != before
 
 
 def test_settings_of_which_no_job_comes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -195,8 +205,11 @@ def test_outputs_that_another_job_put_there_meanwhile(
     assert len(looked) == 3
 
 
-def test_outputs_beside_the_input_change_nothing(folder: Path, said: Said, looked: list[object]) -> None:
-    words = (".", "-o", ".", "--solver", "fbp")
+@pytest.mark.parametrize("output", [".", "out"])
+def test_outputs_beside_the_input_change_nothing(
+    folder: Path, said: Said, looked: list[object], output: str
+) -> None:
+    words = (".", "-o", output, "--solver", "fbp")
     assert [len(said(*words)[1]) for _ in range(2)] == [2, 2]
     assert len(looked) == 1
 

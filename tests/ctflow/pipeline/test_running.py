@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from dataclasses import replace
@@ -155,6 +156,34 @@ def test_a_bad_file_among_good_ones(tmp_path: Path, scan: Path) -> None:
     with pytest.raises(ValueError, match=r"no slice could be reconstructed; slice 0: .* nan in slice 0"):
         run(job(tmp_path / "bad.h5", "new.h5"))
     assert not (tmp_path / "new.h5").exists()
+
+
+def test_a_folder_that_may_not_be_looked_into_is_left_out(
+    tmp_path: Path, scan: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "locked").mkdir()
+    original = Path.iterdir
+
+    def iterdir(self: Path) -> Any:
+        if self.name == "locked":
+            raise PermissionError(errno.EACCES, "Permission denied", str(self))
+        return original(self)
+
+    asked = job(scan, "out", files=[scan, tmp_path / "*ocked"], keep_going=True)
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    whole, locked = run(asked)
+    assert (whole.failed, locked.output) == ({}, None)
+    assert "Permission denied" in (locked.unfinished or "")
+
+
+def test_more_slices_than_there_can_be(scan: Path) -> None:
+    with h5py.File(scan, "r+") as file:
+        for name in ("data", "data_white", "data_dark"):
+            frames, _, bins = file[f"exchange/{name}"].shape
+            del file[f"exchange/{name}"]
+            file.create_dataset(f"exchange/{name}", (frames, 10**12, bins), "f4", chunks=(frames, 1, bins))
+    with pytest.raises(ValueError, match=r"slices: expected at most 1000000 at a time of .*scan\.h5"):
+        run(job(scan))
 
 
 def test_an_output_of_other_settings_among_others_is_left_alone(tmp_path: Path, scan: Path) -> None:
