@@ -99,6 +99,10 @@ AnglesUnit = Annotated[
 ]
 Photons = Annotated[float | None, typer.Option(help="Per bin without an object, where the file is silent.")]
 RemoveStripes = Annotated[bool | None, typer.Option("--remove-stripes", help="Reduce ring artefacts.")]
+Links = Annotated[
+    bool | None,
+    typer.Option("--allow-external-links", help="Read data that a file keeps outside its folder."),
+]
 Rebin = Annotated[bool | None, typer.Option("--rebin", help="Of helical scans: fan beams, slice by slice.")]
 Mode = Annotated[int | None, typer.Option(help="Of 2DeteCT: 1, 2 or 3.")]
 CoilMaps = Annotated[
@@ -141,6 +145,7 @@ def info(
     undersample: Undersample = None,
     noise_std: NoiseStd = None,
     rebin: Rebin = None,
+    allow_external_links: Links = None,
 ) -> None:
     """Show what a measured file holds, what is assumed about it, and what is missing."""
     from ctflow.io.scan import open_scan
@@ -148,6 +153,7 @@ def info(
 
     given: dict[str, Any] = {"views": views, "centre": centre, "pixel_size": pixel_size, "size": size}
     given |= {"angles_unit": angles_unit, "photons": photons, "mode": mode, "rebin": rebin}
+    given["allow_external_links"] = allow_external_links
     given |= {"coil_maps": coil_maps, "coils": coils, "undersample": undersample, "noise_std": noise_std}
     job = load_job(None, {"files": [file], "output": "-", "solver": "fbp", **given})
     described = open_scan(file, **job.reading()).describe()
@@ -206,6 +212,7 @@ def reconstruct(
     undersample: Undersample = None,
     noise_std: NoiseStd = None,
     rebin: Rebin = None,
+    allow_external_links: Links = None,
 ) -> None:
     """Reconstruct measured files, each into an HDF5 file with a PNG preview beside it.
 
@@ -228,6 +235,7 @@ def reconstruct(
     given |= {"keep_going": keep_going, "retry_failed": retry_failed, "executor": executor}
     given |= {"workers": workers, "threads": threads, "mode": mode, "remove_stripes": remove_stripes}
     given |= {"rebin": rebin, "coil_maps": coil_maps, "coils": coils}
+    given["allow_external_links"] = allow_external_links
     given |= {"undersample": undersample, "noise_std": noise_std}
     given["dask"] = None if dask_address is None else {"address": dask_address}
     merged = merged_settings(config, given)
@@ -355,6 +363,7 @@ def compare(
     coils: Coils = None,
     undersample: Undersample = None,
     noise_std: NoiseStd = None,
+    allow_external_links: Links = None,
 ) -> None:
     """Reconstruct one file with several solvers: quality, misfit, time and pictures side by side."""
     from ctflow.io.atomic import check_writable
@@ -368,6 +377,7 @@ def compare(
     given |= {"device": device, "views": views, "centre": centre, "pixel_size": pixel_size, "size": size}
     given |= {"angles_unit": angles_unit, "photons": photons, "mode": mode}
     given |= {"coil_maps": coil_maps, "coils": coils, "undersample": undersample, "noise_std": noise_std}
+    given["allow_external_links"] = allow_external_links
     chosen: dict[str, dict[str, Any]] = {name.strip(): {} for name in solvers.split(",") if name.strip()}
     for name, value in _settings(settings or [], None).items():
         # The key has its hyphens replaced; a place such as lab.solvers:Own has dots before the last.

@@ -22,7 +22,7 @@ from ctflow.io.heaps import check_heaps
 
 _MOST_LINKS = 16
 _MOST_SOURCES = 100_000
-_HINT = "open_scan(..., allow_external_links=True) reads it nevertheless"
+_HINT = "--allow-external-links, or allow_external_links=True of open_scan, reads it nevertheless"
 _allowed: ContextVar[bool] = ContextVar("external links allowed", default=False)
 _seen: ContextVar[set[Path] | None] = ContextVar("files that links led to", default=None)
 

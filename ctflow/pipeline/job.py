@@ -107,6 +107,8 @@ class Job(BaseModel):
         Of k-space; see `ctflow.io.scan.open_scan`.
     rebin
         Of helical scans: reconstruct slice by slice, from fan beams, instead of a volume.
+    allow_external_links
+        Read data that a file keeps in others outside its folder.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=False)
@@ -142,6 +144,7 @@ class Job(BaseModel):
     undersample: str | None = None
     noise_std: float | None = Field(default=None, gt=0)
     rebin: bool = False
+    allow_external_links: bool = False
 
     @field_validator("files", mode="before")
     @classmethod
@@ -209,7 +212,9 @@ class Job(BaseModel):
         of_ct = ("views", "centre", "pixel_size", "size", "angles_unit", "photons", "mode")
         names = (*of_ct, "coil_maps", "coils", "undersample", "noise_std")
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        asked = {name: True for name in ("remove_stripes", "rebin") if getattr(self, name)}
+        asked = {
+            name: True for name in ("remove_stripes", "rebin", "allow_external_links") if getattr(self, name)
+        }
         return {**given, **asked}
 
     def output_of(self, file: Path) -> Path:

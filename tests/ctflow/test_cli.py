@@ -362,3 +362,18 @@ def test_compare(run: Run, tmp_path: Path) -> None:
         code, _, errors = run("compare", file, *arguments)
         assert code == 2
         assert message in errors[-1]
+
+
+def test_data_outside_a_files_folder_are_read_only_when_allowed(run: Run, scan: Path, tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    with h5py.File(scan) as raw, h5py.File(tmp_path / "here" / "linked.h5", "w") as file:
+        for name in raw:
+            file[name] = h5py.ExternalLink("../scan.h5", f"/{name}")
+    words = ("reconstruct", tmp_path / "here" / "linked.h5", "-o", tmp_path / "r.h5", "--solver", "fbp")
+    code, _, errors = run(*words)
+    assert code == 2
+    assert "--allow-external-links" in errors[-1]
+    assert run("info", words[1], "--allow-external-links")[0] == 0
+    assert run(*words, "--allow-external-links")[0] == 0
+    run("reconstruct", scan, "-o", tmp_path / "plain.h5", "--solver", "fbp")
+    assert torch.equal(read_result(tmp_path / "r.h5").images, read_result(tmp_path / "plain.h5").images)
