@@ -218,6 +218,48 @@ def test_runs_are_apart_and_a_stop_ends_them_all(name: str) -> None:
     assert torch.isfinite(stopped.image).all()
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["ot-ode", "d-flow", "dps", "ictm", "fm-plug", "deep-image-prior", "pnp-flow", "tv", "cgls", "cg-sense"],
+)
+def test_the_history_is_the_data_fit_of_the_estimates(name: str) -> None:
+    seen: list[Step] = []
+    posed, solver = shadows(), make_solver(name, QUICK[name])
+    result = solver(posed, prior(torch.float64), generator=generators([0, 1, 2]), callback=seen.append)
+    fits = [posed.data_fit(step.estimate) for step in seen]
+    # PnP-Flow records that of the estimate that a step starts from, zero at first.
+    expected = [posed.data_fit(torch.zeros(3, 8, 9).double()), *fits] if name == "pnp-flow" else fits
+    for found, fit in zip(result.history, expected, strict=False):
+        assert torch.allclose(found, fit, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "most", "tolerance"),
+    [
+        ("flower", {}, "max_iterations", "tolerance"),
+        ("flower", {"sample": True}, "max_iterations", "tolerance"),
+        ("pnp-flow", {"data_step": "proximal"}, "max_iterations", "tolerance"),
+        ("flow-dps", {"data_step": "proximal"}, "max_iterations", "tolerance"),
+        ("ot-ode", {}, "max_iterations", "tolerance"),
+        ("ot-ode", {"covariance": "network"}, "max_iterations", "tolerance"),
+        ("diffpir", {}, "max_iterations", "tolerance"),
+        ("dds", {}, "iterations", "tolerance"),
+        ("fmct", {}, "iterations", "tolerance"),
+        ("ms-flow", {}, "max_iterations", "cg_tolerance"),
+    ],
+    ids=str,
+)
+def test_the_inner_solve_keeps_to_its_settings(name: str, settings: dict, most: str, tolerance: str) -> None:
+    def iterations(**inner: float) -> list[int]:
+        solver = make_solver(name, QUICK[name] | settings | inner)
+        result = solver(shadows(), prior(torch.float64), generator=generators([0, 1, 2]))
+        return result.details["proximal_iterations"].amax(-1).tolist()
+
+    assert max(iterations(**{most: 3, tolerance: 1e-12})) == 3
+    assert max(iterations(**{most: 40, tolerance: 1e-12})) > 3
+    assert max(iterations(**{most: 40, tolerance: 0.99})) <= 1
+
+
 def test_settings_from_text() -> None:
     assert make_solver("flower", {"steps": "7", "sample": "yes", "tolerance": "1e-4"}) == Flower(
         7, True, tolerance=1e-4
