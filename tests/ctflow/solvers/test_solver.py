@@ -276,7 +276,7 @@ def test_what_is_known_of_a_measurement_is_taken_from_it(name: str) -> None:
         solver(p, prior(torch.float64), generator=generators([0, 1, 2])).image for p in (plain, shifted)
     ]
     # Rounding may stop conjugate gradients an iteration earlier or later.
-    assert torch.allclose(images[1], images[0], atol=2e-4)
+    assert float((images[1] - images[0]).norm()) < 0.02 * float(images[0].norm())
 
 
 def test_settings_from_text() -> None:
