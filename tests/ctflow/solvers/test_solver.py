@@ -271,11 +271,13 @@ def test_what_is_known_of_a_measurement_is_taken_from_it(name: str) -> None:
     known = torch.linspace(-0.2, 0.5, 13, dtype=torch.float64)
     plain = InverseProblem(posed.operator, posed.measurement, GaussianNoise(0.02))
     shifted = InverseProblem(posed.operator, posed.measurement + known, GaussianNoise(0.02), known)
-    solver = make_solver(name, QUICK.get(name))
+    # MS-Flow's first sweeps enlarge what its inner solves leave undone.
+    exact = {"max_iterations": 200, "cg_tolerance": 1e-10} if name == "ms-flow" else {}
+    solver = make_solver(name, QUICK.get(name, {}) | exact)
     images = [
         solver(p, prior(torch.float64), generator=generators([0, 1, 2])).image for p in (plain, shifted)
     ]
-    # Rounding may stop conjugate gradients an iteration earlier or later.
+    # Rounding may stop the inner solves of others an iteration earlier or later.
     assert float((images[1] - images[0]).norm()) < 0.02 * float(images[0].norm())
 
 
