@@ -93,6 +93,18 @@ def test_the_shell_lets_the_data_decide_within_it() -> None:
     assert torch.allclose(result.image[0], shift + matrix @ noise, atol=0.05)
 
 
+@pytest.mark.parametrize(("data", "length"), [(0.0, 0.9), (FAR, 1.1)], ids=["within", "beyond"])
+def test_the_shell_has_both_its_borders(data: float, length: float) -> None:
+    prior = GaussianFlow(MEAN, EYE)
+    matrix, shift = carried(prior, 0.0, MEAN)
+    posed = InverseProblem(Matrix(EYE), (shift + data).expand(2, SIZE), GaussianNoise(STD))
+    solver = FMPlug(iterations=40, guide="none", shell=0.1, time_rate=0.0, checkpoint=False)
+    result = solver(posed, prior, generator=torch.Generator().manual_seed(1))
+    noise = torch.linalg.solve(matrix, (result.image - shift).mT).mT
+    found = torch.linalg.vector_norm(noise, dim=-1) / SIZE**0.5
+    assert torch.allclose(found, torch.full((2,), length, dtype=torch.float64), atol=1e-3)
+
+
 def test_the_start_is_learned() -> None:
     """A guide that is the answer draws the start to the end of the path, for each sample by itself."""
     matrix = random_rotation()
