@@ -122,6 +122,21 @@ def test_the_start_is_learned() -> None:
     assert bool((fixed.history[-1] > result.history[-1]).all())
 
 
+def test_the_start_in_the_details_is_that_of_the_image() -> None:
+    """Whatever a search goes on with once the image is found, for its neighbours or for its patience."""
+    posed, prior = image_problem(), image_prior()
+    examples = posed.measurement
+    settings: dict[str, Any] = {"guide": "examples", "examples": examples, "example_rate": 0.0, "window": 2}
+    solver = FMPlug(iterations=30, minimum=10, patience=10**6, improvement=1e6, **settings)
+    result = solver(posed, prior, generator=torch.Generator().manual_seed(0))
+    # Nothing improves on the first that counts, the tenth.
+    short = FMPlug(iterations=10, minimum=10, **settings)
+    expected = short(posed, prior, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(result.image, expected.image)
+    assert torch.equal(result.details["start"], expected.details["start"])
+    assert len(result.history) == 30
+
+
 def random_rotation() -> Tensor:
     return torch.linalg.qr(torch.randn(4, 4, generator=torch.Generator().manual_seed(1)).double())[0]
 
