@@ -33,7 +33,7 @@ def test_stops_patience_after_the_calm_of_each_sample() -> None:
 
 def test_a_sample_that_is_done_keeps_its_best_while_another_goes_on() -> None:
     stopping = RunningVariance(window=4, patience=7)
-    first = sequence(20)
+    first = sequence(20).clone()
     first[40:] = first[40]
     iterates = torch.stack([first, sequence(50)], dim=1)
     assert run(stopping, iterates) == 51 + 7
