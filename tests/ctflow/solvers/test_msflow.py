@@ -83,6 +83,11 @@ def test_ends_where_the_gradients_vanish(covariance: Tensor, jacobian: Any, pena
     assert torch.allclose(run(solver, covariance), states[-1].expand(2, SIZE), atol=1e-5)
 
 
+def test_relaxation_shortens_a_sweep() -> None:
+    halved = [run(MSFlow(relaxation=r, sweeps=1, **FIXED), UNEVEN) for r in (1.0, 0.5, 0.25)]
+    assert torch.allclose(halved[0] - halved[1], 2 * (halved[1] - halved[2]))
+
+
 def test_several_steps_a_segment() -> None:
     solver = MSFlow(steps=3, method="heun", sweeps=150, every=150, jacobian="exact", **FIXED)
     states = stationary(GaussianFlow(MEAN, UNEVEN), solver)
