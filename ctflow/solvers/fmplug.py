@@ -140,6 +140,7 @@ class FMPlug:
                 ]
             )
             stopping = RunningVariance(self.window, self.patience, self.minimum, self.improvement)
+            of_best = torch.zeros_like(q).detach()
             for _ in range(self.iterations):
                 with torch.enable_grad():
                     start = torch.sigmoid(_STEEPNESS * (q - 0.5))
@@ -159,11 +160,12 @@ class FMPlug:
                 z.copy_(project(z, event_dims, low, high))
                 x = x.detach()
                 active = stopping.update(x, event_dims)
+                kept = (stopping.best == x).flatten(-event_dims).all(-1)
+                of_best = torch.where(kept, start.detach(), of_best)
                 stopped = run.step(x, problem.fit_of_energy(energy.detach()))
                 if stopped or not bool(active.any()):
                     break
-            start = torch.sigmoid(_STEEPNESS * (q - 0.5)).detach()
-            return run.finish(stopping.best, details={"start": start})
+            return run.finish(stopping.best, details={"start": of_best})
 
     def _first(self) -> float:
         """The q that is `start`, or pure noise where there is no guide."""

@@ -121,7 +121,12 @@ class MSFlow:
             steps=(self.steps, self.steps >= 1, "at least 1"),
             method=(self.method, self.method in methods, f"one of {', '.join(methods)}"),
             sweeps=(self.sweeps, self.sweeps >= 1, "at least 1"),
-            regularisation=(weight, weight is None or weight >= 0, "at least 0, or none"),
+            # With the identity for a Jacobian nothing else holds the states to the prior.
+            regularisation=(
+                weight,
+                weight is None or weight > 0 or (weight == 0 and self.jacobian == "exact"),
+                "a positive number, or none, or 0 with an exact Jacobian",
+            ),
             regulariser=(self.regulariser, self.regulariser in kinds, "radial or quadratic"),
             jacobian=(self.jacobian, self.jacobian in ("free", "exact"), "free or exact"),
             relaxation=(self.relaxation, 0 < self.relaxation <= 1, "above 0 and at most 1"),

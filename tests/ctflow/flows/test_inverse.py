@@ -91,6 +91,8 @@ def test_a_velocity_of_no_coupling() -> None:
     with pytest.raises(ValueError, match="no coupling of these marginals has it; its correlation would be"):
         gaussian_coupling(velocity, start, end)
     unit = torch.eye(2, dtype=torch.float64)
+    with pytest.raises(ValueError, match=r"no coupling .*; its correlation would be 1\.5$"):
+        gaussian_coupling(lambda x, t: 0.5 * x, unit, unit)
     # One end says a coupling of one half, the other one of three halves.
     with pytest.raises(
         ValueError, match=r"no coupling .* has it at all of \[0\.0, 1\.0\]; .* misses it by 0\.35"

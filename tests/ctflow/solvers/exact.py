@@ -12,7 +12,7 @@ from ctflow.flows.prior import FlowPrior
 from ctflow.problem import InverseProblem
 from ctflow.representation import Representation
 from operators.linear import Identity, Matrix
-from operators.noise import GaussianNoise
+from operators.noise import GaussianNoise, standard_normal
 from tests.operators.examples import random
 
 PARTICLES = 20000
@@ -108,6 +108,23 @@ def assert_law(samples: Tensor, mean: Tensor, covariance: Tensor) -> None:
     assert bool(((samples.mean(0) - mean).abs() <= 4.5 * (variances / count).sqrt() + 1e-7).all())
     error = ((variances[:, None] * variances + covariance.square()) / count).sqrt()
     assert bool(((samples.mT.cov() - covariance).abs() <= 4.5 * error + 1e-7).all())
+
+
+class Blind(Matrix):
+    """An operator that sees nothing, with a first image all the same: solvers end where they start."""
+
+    def __init__(self, first: Tensor) -> None:
+        super().__init__(torch.zeros_like(MATRIX))
+        self.first = first
+
+    def approximate_inverse(self, y: Tensor) -> Tensor:
+        return self.first.expand(*y.shape[:-1], SIZE)
+
+
+def blended_start(first: Tensor, batch: int, blend: float, seed: int) -> Tensor:
+    """The image of sqrt(blend) of the first one's noise and sqrt(1 - blend) of fresh, for N(MEAN, UNEVEN)."""
+    noise = standard_normal((batch, SIZE), torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return MEAN + blend**0.5 * (first - MEAN) + (1 - blend) ** 0.5 * noise * SPREAD.sqrt()
 
 
 def image_prior(complex_images: bool = False) -> FlowPrior:

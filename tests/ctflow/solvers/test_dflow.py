@@ -19,11 +19,14 @@ from tests.ctflow.solvers.exact import (
     SIZE,
     STD,
     UNEVEN,
+    Blind,
+    blended_start,
     image_prior,
     image_problem,
     posterior,
     problem,
 )
+from tests.operators.examples import random
 
 
 def carried(prior: GaussianFlow, solver: DFlow) -> tuple[Tensor, Tensor]:
@@ -68,6 +71,15 @@ def test_the_radial_regulariser_ends_at_a_stationary_point() -> None:
     radial = 0.3 * (1 - (SIZE - 1) / noise.square().sum(-1, keepdim=True)) * noise
     assert torch.allclose(data, -radial, atol=1e-5)
     assert float(radial.abs().max()) > 1e-2
+
+
+@pytest.mark.parametrize("blend", [1.0, 0.3])
+def test_the_start_is_the_first_image_carried_back_and_noise(blend: float) -> None:
+    first = random((SIZE,), torch.float64, 8)
+    blind = InverseProblem(Blind(first), DATA.expand(2, 3), GaussianNoise(STD))
+    solver = DFlow(40, "rk4", regularisation=0.0, blend=blend, inversion_steps=40)
+    result = solver(blind, GaussianFlow(MEAN, UNEVEN), generator=torch.Generator().manual_seed(4))
+    assert torch.allclose(result.image, blended_start(first, 2, blend, 4), atol=1e-3)
 
 
 def test_checkpointing_changes_the_cost_alone() -> None:

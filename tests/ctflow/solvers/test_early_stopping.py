@@ -31,6 +31,15 @@ def test_stops_patience_after_the_calm_of_each_sample() -> None:
         assert torch.equal(stopping.best[i], iterates[calm + 1, i])
 
 
+def test_a_sample_that_is_done_keeps_its_best_while_another_goes_on() -> None:
+    stopping = RunningVariance(window=4, patience=7)
+    first = sequence(20).clone()
+    first[40:] = first[40]
+    iterates = torch.stack([first, sequence(50)], dim=1)
+    assert run(stopping, iterates) == 51 + 7
+    assert torch.equal(stopping.best[0], first[21])
+
+
 def test_nothing_counts_before_the_minimum_or_a_full_window() -> None:
     stopping = RunningVariance(window=4, patience=7, minimum=40)
     iterates = sequence(20)[:, None]

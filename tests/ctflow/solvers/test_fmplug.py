@@ -12,7 +12,7 @@ from ctflow.flows.analytic import GaussianFlow
 from ctflow.problem import InverseProblem
 from ctflow.solvers import FMPlug
 from operators.linear import Matrix
-from operators.noise import GaussianNoise
+from operators.noise import GaussianNoise, standard_normal
 from tests.ctflow.solvers.exact import (
     DATA,
     EYE,
@@ -25,6 +25,7 @@ from tests.ctflow.solvers.exact import (
     image_problem,
     problem,
 )
+from tests.operators.examples import random
 
 # No early stop.
 LONG: dict[str, Any] = {"iterations": 250, "time_rate": 0.0, "patience": 10**6, "checkpoint": False}
@@ -92,6 +93,18 @@ def test_the_shell_lets_the_data_decide_within_it() -> None:
     assert torch.allclose(result.image[0], shift + matrix @ noise, atol=0.05)
 
 
+@pytest.mark.parametrize(("data", "length"), [(0.0, 0.9), (FAR, 1.1)], ids=["within", "beyond"])
+def test_the_shell_has_both_its_borders(data: float, length: float) -> None:
+    prior = GaussianFlow(MEAN, EYE)
+    matrix, shift = carried(prior, 0.0, MEAN)
+    posed = InverseProblem(Matrix(EYE), (shift + data).expand(2, SIZE), GaussianNoise(STD))
+    solver = FMPlug(iterations=40, guide="none", shell=0.1, time_rate=0.0, checkpoint=False)
+    result = solver(posed, prior, generator=torch.Generator().manual_seed(1))
+    noise = torch.linalg.solve(matrix, (result.image - shift).mT).mT
+    found = torch.linalg.vector_norm(noise, dim=-1) / SIZE**0.5
+    assert torch.allclose(found, torch.full((2,), length, dtype=torch.float64), atol=1e-3)
+
+
 def test_the_start_is_learned() -> None:
     """A guide that is the answer draws the start to the end of the path, for each sample by itself."""
     matrix = random_rotation()
@@ -107,6 +120,21 @@ def test_the_start_is_learned() -> None:
     )
     assert torch.allclose(fixed.details["start"], torch.full((2,), 0.5, dtype=torch.float64))
     assert bool((fixed.history[-1] > result.history[-1]).all())
+
+
+def test_the_start_in_the_details_is_that_of_the_image() -> None:
+    """Whatever a search goes on with once the image is found, for its neighbours or for its patience."""
+    posed, prior = image_problem(), image_prior()
+    examples = posed.measurement
+    settings: dict[str, Any] = {"guide": "examples", "examples": examples, "example_rate": 0.0, "window": 2}
+    solver = FMPlug(iterations=30, minimum=10, patience=10**6, improvement=1e6, **settings)
+    result = solver(posed, prior, generator=torch.Generator().manual_seed(0))
+    # Nothing improves on the first that counts, the tenth.
+    short = FMPlug(iterations=10, minimum=10, **settings)
+    expected = short(posed, prior, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(result.image, expected.image)
+    assert torch.equal(result.details["start"], expected.details["start"])
+    assert len(result.history) == 30
 
 
 def random_rotation() -> Tensor:
@@ -131,22 +159,49 @@ def test_weights_of_examples_are_learned() -> None:
     assert learned.solver["examples"] == "tensor of shape (2, 4, 4)"
 
 
-def test_calibration_gives_the_state_the_moments_of_the_path() -> None:
-    """Of a white prior the calibrated start is right whatever the guide's scale."""
-    posed = image_problem((2,))
-    examples = 100 * posed.measurement
-    settings: dict[str, Any] = {"guide": "examples", "iterations": 1, "start": 0.7}
-    first, second = (
-        FMPlug(**settings, examples=factor * examples, calibrate=True)(
-            posed, image_prior(), generator=torch.Generator().manual_seed(0)
-        ).image
-        for factor in (1.0, 1.0 + 1e-9)
-    )
-    assert torch.allclose(first, second)
-    plain = FMPlug(**settings, examples=examples)(
-        posed, image_prior(), generator=torch.Generator().manual_seed(0)
-    ).image
-    assert not torch.allclose(first, plain)
+@pytest.mark.parametrize("guide", ["examples", "initial"])
+def test_calibration_gives_the_state_the_moments_of_the_path(guide: Any) -> None:
+    """Those of the examples, or else of the prior's own samples, at the start time: 0.7 here."""
+    posed, prior = image_problem((2,)), image_prior()
+    examples = random((3, 4, 4), torch.float64, 8) if guide == "examples" else None
+    generator = torch.Generator().manual_seed(0)
+    solver = FMPlug(
+        iterations=1, start=0.7, guide=guide, examples=examples, calibrate=True, shell=0.0
+    )  # fmt: skip
+    result = solver(posed, prior, generator=generator)
+    encode, shape = prior.representation.encode, (2, 1, 4, 4)
+    generator = torch.Generator().manual_seed(0)
+    if examples is None:
+        images = prior.integrate(standard_normal(shape, generator), steps=20, method="heun")
+        mean, variance = (
+            moment((1, 2, 3), keepdim=True) for moment in (images.mean, images.var)
+        )  # fmt: skip
+        mixed = encode(posed.initial())
+    else:
+        mean, variance = encode(examples.float()).mean(), encode(examples.float()).var()
+        mixed = encode(examples.float()).mean(0)
+    noise = standard_normal(shape, generator)
+    noise = 4 * noise / noise.square().sum((1, 2, 3), keepdim=True).sqrt()
+    state = 0.7 * mixed + 0.3 * noise
+    deviation = state - state.mean((1, 2, 3), keepdim=True)
+    wanted = (0.49 * variance + 0.09).sqrt()
+    state = 0.7 * mean + wanted * deviation / state.std((1, 2, 3), keepdim=True)
+    expected = prior.integrate(state, 0.7, 1.0, 3, "heun")
+    assert torch.allclose(result.image, prior.representation.decode(expected), rtol=1e-3, atol=1e-5)
+
+
+def test_the_start_moves_by_its_rate_and_ever_less() -> None:
+    """Adam's first step is its rate, whatever the gradient; t_0 = sigmoid(6 (q - 1/2))."""
+    posed = InverseProblem(Matrix(EYE), torch.full((1, SIZE), 9.0).double(), GaussianNoise(0.1))
+    prior = GaussianFlow(torch.zeros(SIZE).double(), EYE)
+
+    def start(decay: float) -> float:
+        solver = FMPlug(iterations=20, time_rate=0.1, time_decay=decay)
+        return float(solver(posed, prior, generator=torch.Generator().manual_seed(0)).details["start"])
+
+    assert start(1e-9) == pytest.approx(float(torch.sigmoid(torch.tensor(0.6))), abs=2e-3)
+    assert start(0.5) == pytest.approx(float(torch.sigmoid(torch.tensor(1.2))), abs=0.05)
+    assert start(1.0) > 0.9
 
 
 def test_checkpointing_changes_the_cost_alone_and_the_quietest_iterate_is_kept() -> None:

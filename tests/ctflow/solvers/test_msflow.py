@@ -23,11 +23,14 @@ from tests.ctflow.solvers.exact import (
     SIZE,
     STD,
     UNEVEN,
+    Blind,
+    blended_start,
     image_prior,
     image_problem,
     posterior,
     problem,
 )
+from tests.operators.examples import random
 
 FIXED: dict[str, Any] = {
     "regulariser": "quadratic",
@@ -80,6 +83,12 @@ def test_ends_where_the_gradients_vanish(covariance: Tensor, jacobian: Any, pena
     assert torch.allclose(run(solver, covariance), states[-1].expand(2, SIZE), atol=1e-5)
 
 
+def test_relaxation_shortens_a_sweep() -> None:
+    halved = [run(MSFlow(relaxation=r, sweeps=1, **FIXED), UNEVEN) for r in (1.0, 0.5, 0.25)]
+    assert torch.allclose(halved[0] - halved[1], 2 * (halved[1] - halved[2]))
+    assert float((halved[0] - halved[1]).abs().max()) > 0.01
+
+
 def test_several_steps_a_segment() -> None:
     solver = MSFlow(steps=3, method="heun", sweeps=150, every=150, jacobian="exact", **FIXED)
     states = stationary(GaussianFlow(MEAN, UNEVEN), solver)
@@ -98,6 +107,15 @@ def test_without_a_jacobian_the_limit_lies_elsewhere_unless_the_covariance_is_un
         solver = MSFlow(steps=20, method="rk4", penalty=1e6, sweeps=1, **FIXED)
         limit = stationary(GaussianFlow(MEAN, covariance), solver)[-1]
         assert torch.allclose(limit, posterior(covariance)[0], atol=0.05) == right
+
+
+@pytest.mark.parametrize("blend", [1.0, 0.3])
+def test_the_start_is_the_first_image_carried_back_and_noise(blend: float) -> None:
+    first = random((SIZE,), torch.float64, 8)
+    blind = InverseProblem(Blind(first), DATA.expand(2, 3), GaussianNoise(STD))
+    solver = MSFlow(steps=8, method="rk4", jacobian="exact", regularisation=0.0, blend=blend, sweeps=2)
+    result = solver(blind, GaussianFlow(MEAN, UNEVEN), generator=torch.Generator().manual_seed(4))
+    assert torch.allclose(result.image, blended_start(first, 2, blend, 4), atol=1e-3)
 
 
 def noisy_problem() -> tuple[InverseProblem, GaussianFlow, Tensor]:
@@ -208,7 +226,8 @@ def test_errors() -> None:
         ({"steps": 0}, "ms-flow: steps: expected at least 1"),
         ({"method": "leap"}, "ms-flow: method: expected one of euler, midpoint, heun, rk4"),
         ({"sweeps": 0}, "ms-flow: sweeps: expected at least 1"),
-        ({"regularisation": -1.0}, "ms-flow: regularisation: expected at least 0, or none"),
+        ({"regularisation": -1.0}, "ms-flow: regularisation: expected a positive number, or none, or 0 with"),
+        ({"regularisation": 0.0}, "ms-flow: regularisation: expected a positive number, or none, or 0 with"),
         (
             {"regularisation": None},
             "or none with regulariser quadratic and jacobian free, found none with radial",

@@ -218,6 +218,69 @@ def test_runs_are_apart_and_a_stop_ends_them_all(name: str) -> None:
     assert torch.isfinite(stopped.image).all()
 
 
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        *((name, {}) for name in ("d-flow", "dps", "ictm", "fm-plug", "deep-image-prior", "pnp-flow")),
+        *((name, {}) for name in ("ot-ode", "tv", "cgls", "cg-sense")),
+        ("ot-ode", {"covariance": "network"}),
+    ],
+    ids=str,
+)
+def test_the_history_is_the_data_fit_of_the_estimates(name: str, settings: dict) -> None:
+    seen: list[Step] = []
+    posed, solver = shadows(), make_solver(name, QUICK[name] | settings)
+    result = solver(posed, prior(torch.float64), generator=generators([0, 1, 2]), callback=seen.append)
+    fits = [posed.data_fit(step.estimate) for step in seen]
+    # PnP-Flow records that of the estimate that a step starts from, zero at first.
+    expected = [posed.data_fit(torch.zeros(3, 8, 9).double()), *fits] if name == "pnp-flow" else fits
+    for found, fit in zip(result.history, expected, strict=False):
+        assert torch.allclose(found, fit, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "most", "tolerance"),
+    [
+        ("flower", {}, "max_iterations", "tolerance"),
+        ("flower", {"sample": True}, "max_iterations", "tolerance"),
+        ("pnp-flow", {"data_step": "proximal"}, "max_iterations", "tolerance"),
+        ("flow-dps", {"data_step": "proximal"}, "max_iterations", "tolerance"),
+        ("ot-ode", {}, "max_iterations", "tolerance"),
+        ("ot-ode", {"covariance": "network"}, "max_iterations", "tolerance"),
+        ("diffpir", {}, "max_iterations", "tolerance"),
+        ("dds", {}, "iterations", "tolerance"),
+        ("fmct", {}, "iterations", "tolerance"),
+        ("ms-flow", {}, "max_iterations", "cg_tolerance"),
+    ],
+    ids=str,
+)
+def test_the_inner_solve_keeps_to_its_settings(name: str, settings: dict, most: str, tolerance: str) -> None:
+    def iterations(**inner: float) -> list[int]:
+        solver = make_solver(name, QUICK[name] | settings | inner)
+        result = solver(shadows(), prior(torch.float64), generator=generators([0, 1, 2]))
+        return result.details["proximal_iterations"].amax(-1).tolist()
+
+    assert max(iterations(**{most: 3, tolerance: 1e-12})) == 3
+    assert max(iterations(**{most: 40, tolerance: 1e-12})) > 3
+    assert max(iterations(**{most: 40, tolerance: 0.99})) <= 1
+
+
+@each_of_rays
+def test_what_is_known_of_a_measurement_is_taken_from_it(name: str) -> None:
+    posed = shadows()
+    known = torch.linspace(-0.2, 0.5, 13, dtype=torch.float64)
+    plain = InverseProblem(posed.operator, posed.measurement, GaussianNoise(0.02))
+    shifted = InverseProblem(posed.operator, posed.measurement + known, GaussianNoise(0.02), known)
+    # MS-Flow's first sweeps enlarge what its inner solves leave undone.
+    exact = {"max_iterations": 200, "cg_tolerance": 1e-10} if name == "ms-flow" else {}
+    solver = make_solver(name, QUICK.get(name, {}) | exact)
+    images = [
+        solver(p, prior(torch.float64), generator=generators([0, 1, 2])).image for p in (plain, shifted)
+    ]
+    # Rounding may stop the inner solves of others an iteration earlier or later.
+    assert float((images[1] - images[0]).norm()) < 0.02 * float(images[0].norm())
+
+
 def test_settings_from_text() -> None:
     assert make_solver("flower", {"steps": "7", "sample": "yes", "tolerance": "1e-4"}) == Flower(
         7, True, tolerance=1e-4
