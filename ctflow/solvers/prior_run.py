@@ -95,10 +95,16 @@ class PriorRun(Recorder):
         return super().finish(self.representation.decode(image), details=details, **results)
 
     def finish_samples(self, count: int, sample: Callable[[], Tensor]) -> Reconstruction:
-        """The image of one run; of several, which are independent, their mean and spread as well."""
+        """The image of one run; of several, which are independent, their mean and spread as well.
+
+        A run that is stopped on its way counts only where it is the first.
+        """
         images: list[Tensor] = []
         while len(images) < count and not self.stopped:
-            images.append(self.representation.decode(sample()).detach())
+            image = self.representation.decode(sample()).detach()
+            complete = not self.stopped or self._done * count == self._total * (len(images) + 1)
+            if complete or not images:
+                images.append(image)
         if len(images) == 1:
             return super().finish(images[0])
         samples = torch.stack(images)

@@ -12,6 +12,7 @@ from torch import Tensor
 from ctflow.flows.analytic import GaussianFlow
 from ctflow.flows.path import AffinePath
 from ctflow.problem import InverseProblem
+from ctflow.reconstruction import Reconstruction
 from ctflow.solvers import Flower, Step
 from operators.linear import Identity, LinearOperator
 from operators.noise import ComplexGaussianNoise, GaussianNoise
@@ -240,14 +241,25 @@ def test_a_callback_sees_every_step_and_can_stop() -> None:
     assert result.history[0].shape == (2,)
 
 
-def test_a_stop_ends_all_runs() -> None:
-    result = Flower(steps=4, samples=3)(
-        image_problem(),
-        image_prior(),
-        generator=torch.Generator().manual_seed(0),
-        callback=lambda step: step.step == 6,
-    )
-    assert result.evaluations["network"] == 6
+@pytest.mark.parametrize(("last", "complete"), [(2, 0), (4, 1), (6, 1), (8, 2), (9, 2)])
+def test_a_stop_ends_all_runs_and_those_on_their_way_do_not_count(last: int, complete: int) -> None:
+    def run(samples: int, last: int | None = None) -> Reconstruction:
+        return Flower(steps=4, samples=samples)(
+            image_problem(),
+            image_prior(),
+            generator=torch.Generator().manual_seed(0),
+            callback=lambda step: step.step == last,
+        )
+
+    result = run(3, last)
+    assert result.evaluations["network"] == last
+    if complete < 2:
+        # Of the first run what there is.
+        assert result.samples is None
+        assert torch.equal(result.image, run(1, last).image)
+    else:
+        assert result.samples is not None
+        assert torch.equal(result.samples, run(complete).samples)
 
 
 @pytest.mark.parametrize("batch", [(), (2, 3)])
