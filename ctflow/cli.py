@@ -272,7 +272,9 @@ def reconstruct(
         outcomes = run(job, progress, lambda: bool(stop))
     for outcome in outcomes:
         _say(outcome)
-    if stop:
+    left = len(outcomes) < len(job.files) or any(outcome.unfinished for outcome in outcomes)
+    # A signal while the last block was computed has stopped nothing.
+    if stop and left:
         _complain(f"stopped; to go on: {shlex.join(['ctflow', *sys.argv[1:]])}")
         sys.exit(128 + stop.signal)
     if any(outcome.failed for outcome in outcomes if outcome.output is not None):

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -328,6 +328,27 @@ def test_a_measured_file_that_changes_midway_spoils_no_output(scan: Path) -> Non
     # Its content is the same, as the next run finds out.
     (again,) = run(job(scan, "recon.h5"))
     assert (again.computed, again.unfinished) == (0, None)
+
+
+def test_a_signal_in_the_last_block_stops_nothing(
+    scan: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @contextmanager
+    def shown() -> Iterator[Callable[[Progress], None]]:
+        seen: list[Progress] = []
+
+        def look(progress: Progress) -> None:
+            if not seen and progress.done == progress.slices:
+                seen.append(progress)
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        yield look
+
+    monkeypatch.setattr("ctflow.progress.shown", shown)
+    with pytest.raises(SystemExit) as caught:
+        main(["reconstruct", str(scan), "-o", str(scan.with_name("r.h5")), "--solver", "fbp"])
+    assert caught.value.code == 0
+    assert "to go on" not in capsys.readouterr().err
 
 
 def test_a_target_that_turns_read_only(scan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
