@@ -50,7 +50,7 @@ class Flower:
     shift
         Of the times, see `shifted_times`; they are even in the paper. What no measurement tells is left to
         the steps near the data, of which 0.2 has more: 1.3 dB better from 120 degrees and 0.7 from k-space,
-        0.7 worse where views are spread evenly (`docs/solvers.md`).
+        0.7 to 0.8 worse where views are spread evenly (`docs/solvers.md`).
     """
 
     steps: int = 100
