@@ -163,6 +163,13 @@ def _about(target: Target, error: Exception) -> ValueError:
     return error if isinstance(error, ValueError) else ValueError(f"{target.file}: {one_line(error)}")
 
 
+def _made(target: Target, failed: Mapping[int, str], seconds: float, **details: Any) -> Outcome:
+    """What became of a target whose output is there."""
+    picture, sources = target.output.with_suffix(".png"), target.scan.files
+    slices = len(target.slices)
+    return Outcome(target.file, target.output, picture, slices, failed, seconds, sources=sources, **details)
+
+
 @dataclass
 class _State:
     """A target while its blocks are computed."""
@@ -294,19 +301,7 @@ class _Run:
             target.clear()
             lock.release()
             seconds = time.perf_counter() - started
-            self.outcomes.append(
-                Outcome(
-                    target.file,
-                    target.output,
-                    picture,
-                    len(target.slices),
-                    failed,
-                    seconds,
-                    sources=files,
-                    source_state=state_before,
-                    output_state=made,
-                )
-            )
+            self.outcomes.append(_made(target, failed, seconds, source_state=state_before, output_state=made))
             for block in target.blocks:
                 failed_there = {i: failed[i] for i in block if i in failed}
                 self._there.append((target, BlockOutcome(target.output, block, failed_there)))
@@ -372,18 +367,8 @@ class _Run:
             state.lock.release()
         seconds = time.perf_counter() - state.started
         failed = dict(sorted(state.failed.items()))
-        return Outcome(
-            target.file,
-            target.output,
-            picture,
-            len(target.slices),
-            failed,
-            seconds,
-            state.computed,
-            sources=target.scan.files,
-            source_state=state.source["source_state"],
-            output_state=made,
-        )
+        states = {"source_state": state.source["source_state"], "output_state": made}
+        return _made(target, failed, seconds, computed=state.computed, **states)
 
     def _refused(self, target: Target, error: ValueError, failed: Mapping[int, str] | None = None) -> Outcome:
         self.refusals.append(error)
